@@ -1,0 +1,48 @@
+"""tectum: fuse an infrared and a visible image into one picture for people, and label every pixel for machines.
+
+The names below are imported on first use, so that `import tectum` is quick and pulls in no optional package.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tectum.errors import TectumError
+    from tectum.models import create_model, list_models, list_weights, load
+    from tectum.models.base import Output
+    from tectum.predict.predictor import Predictor, Result
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Output": "tectum.models.base",
+    "Predictor": "tectum.predict.predictor",
+    "Result": "tectum.predict.predictor",
+    "TectumError": "tectum.errors",
+    "create_model": "tectum.models",
+    "list_models": "tectum.models",
+    "list_weights": "tectum.models",
+    "load": "tectum.models",
+}
+
+__all__ = [
+    "Output",
+    "Predictor",
+    "Result",
+    "TectumError",
+    "__version__",
+    "create_model",
+    "list_models",
+    "list_weights",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tectum' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,94 @@
+"""Networks by name: `create_model`, `list_models`, `load`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tectum.errors import ConfigError, WeightsError
+from tectum.models.base import CONFIG_FILE, WEIGHTS_FILE, FusionSegmenter, Output
+from tectum.models.original import fill, load_virmfs, read_tensors
+from tectum.models.virmfs import PRESETS as VIRMFS_PRESETS
+from tectum.models.virmfs import ViRMFS
+
+__all__ = ["FusionSegmenter", "Output", "create_model", "list_models", "list_weights", "load"]
+
+_ARCHITECTURES: dict[str, tuple[Callable[..., FusionSegmenter], dict[str, Any]]] = {
+    name: (ViRMFS, preset) for name, preset in VIRMFS_PRESETS.items()
+}
+
+_SHIPPED = Path(__file__).parent / "weights"
+
+
+def list_models() -> list[str]:
+    """Names of the architectures that `create_model` builds."""
+    return list(_ARCHITECTURES)
+
+
+def list_weights() -> list[str]:
+    """Names of the weights that come with tectum, for `load`."""
+    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG_FILE}"))
+
+
+def create_model(name: str, **arguments: Any) -> FusionSegmenter:
+    """Build a network with random weights.
+
+    Args:
+        name: one of `list_models()`.
+        arguments: constructor keywords that override the preset, `classes=15` for example.
+
+    Raises:
+        ConfigError: for an unknown name, keyword or value; the message lists what there is.
+    """
+    if name not in _ARCHITECTURES:
+        hint = " (these are weights: use load)" if name in list_weights() else ""
+        raise ConfigError(f"there is no model '{name}'{hint}; choose one of {', '.join(list_models())}")
+    build, preset = _ARCHITECTURES[name]
+    keywords = list(build.__init__.__kwdefaults__ or {})  # type: ignore[misc]
+    unknown = arguments.keys() - set(keywords)
+    if unknown:
+        raise ConfigError(f"{name} takes no keyword {', '.join(sorted(unknown))}; it takes {', '.join(keywords)}")
+    return build(name, **{**preset, **arguments})
+
+
+def load(source: str | Path, *, wiring: str | None = None) -> FusionSegmenter:
+    """Load trained weights, in float32, in eval mode, on the CPU. Opens no connection and executes no pickle.
+
+    Args:
+        source: a name of `list_weights()`, a directory written by `model.save()`, or a `.pth` file of the authors.
+        wiring: for an authors' ViR-MFS file, which does not say how it is wired: "asymmetric" or "symmetric".
+
+    Raises:
+        ConfigError: for a name that is neither, or a missing wiring.
+        WeightsError: for files that are damaged or do not fit.
+    """
+    path = _SHIPPED / source if isinstance(source, str) and source in list_weights() else Path(source)
+    if path.is_dir():
+        model = _load_directory(path)
+    elif path.suffix in (".pth", ".pt"):
+        model = load_virmfs(path, wiring)
+    elif str(source) in _ARCHITECTURES:
+        raise ConfigError(
+            f"'{source}' is an architecture without weights: use tectum.create_model('{source}') for random ones, "
+            f"or load one of {', '.join(list_weights())}"
+        )
+    else:
+        raise ConfigError(
+            f"there are no weights '{source}'; choose one of {', '.join(list_weights())}, "
+            "a directory written by model.save(), or an authors' .pth file"
+        )
+    return model.eval()
+
+
+def _load_directory(path: Path) -> FusionSegmenter:
+    try:
+        config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        architecture, arguments, metadata = (config[key] for key in ("architecture", "arguments", "metadata"))
+    except FileNotFoundError:
+        raise WeightsError(f"'{path}' has no {CONFIG_FILE}: it is no directory written by model.save()") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"'{path / CONFIG_FILE}' is damaged ({error!r}): save the model again") from error
+    model = create_model(architecture, **arguments)
+    fill(model, read_tensors(path / WEIGHTS_FILE), path / WEIGHTS_FILE)  # float16 is widened by the copy
+    model.metadata = metadata
+    return model

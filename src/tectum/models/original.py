@@ -1,0 +1,234 @@
+"""Weights that others published: the authors' checkpoints, and backbones in the layout of Hugging Face.
+
+Each kind has one table from its keys to ours. A key that the table does not know, or a tensor of ours that nothing fills,
+is an error that names it. Files are read without executing anything in them (`weights_only=True`, safetensors).
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tectum.errors import ConfigError, WeightsError
+from tectum.files import atomic_path
+from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
+from tectum.models.virmfs import PRESETS, ViRMFS
+
+# Filter banks that the authors store with their weights; the slicing transform needs none.
+_VIRMFS_IGNORED = re.compile(r"f[012]\.(wt|iwt)_filter")
+
+_VIRMFS_RULES = [
+    (r"backbone\.patch_embed(\d)\.proj\.", r"backbone.stages.{0}.embedding.projection."),
+    (r"backbone\.patch_embed(\d)\.norm\.", r"backbone.stages.{0}.embedding.norm."),
+    (r"backbone\.norm(\d)\.", r"backbone.stages.{0}.norm."),
+    (r"backbone\.block(\d)\.(\d+)\.(norm[12])\.", r"backbone.stages.{0}.blocks.{1}.{2}."),
+    (r"backbone\.block(\d)\.(\d+)\.attn\.q\.", r"backbone.stages.{0}.blocks.{1}.attention.query."),
+    (r"backbone\.block(\d)\.(\d+)\.attn\.kv\.", r"backbone.stages.{0}.blocks.{1}.attention.key_value."),
+    (r"backbone\.block(\d)\.(\d+)\.attn\.proj\.", r"backbone.stages.{0}.blocks.{1}.attention.projection."),
+    (r"backbone\.block(\d)\.(\d+)\.attn\.sr\.", r"backbone.stages.{0}.blocks.{1}.attention.reduction."),
+    (r"backbone\.block(\d)\.(\d+)\.attn\.norm\.", r"backbone.stages.{0}.blocks.{1}.attention.reduction_norm."),
+    (r"backbone\.block(\d)\.(\d+)\.mlp\.fc1\.", r"backbone.stages.{0}.blocks.{1}.ffn.expand."),
+    (r"backbone\.block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", r"backbone.stages.{0}.blocks.{1}.ffn.depthwise."),
+    (r"backbone\.block(\d)\.(\d+)\.mlp\.fc2\.", r"backbone.stages.{0}.blocks.{1}.ffn.contract."),
+    (r"(decode|fusion)_head\.linear_c(\d)\.proj\.", r"{0}_head.linears.{1}."),
+    (r"(decode|fusion)_head\.linear_fuse\.conv\.", r"{0}_head.fuse."),
+    (r"(decode|fusion)_head\.linear_fuse\.bn\.", r"{0}_head.norm."),
+    (r"(decode|fusion)_head\.linear_pred\.", r"{0}_head.prediction."),
+    (r"f([012])\.base_conv\.", r"fusions.{0}.base_convolution."),
+    (r"f([012])\.base_scale\.", r"fusions.{0}.base_scale."),
+    (r"f([012])\.wavelet_convs\.(\d)\.", r"fusions.{0}.levels.{1}.convolution."),
+    (r"f([012])\.wavelet_scale\.(\d)\.", r"fusions.{0}.levels.{1}.scale."),
+    (r"f([012])\.fusion\.attention\.([013])\.", r"fusions.{0}.levels.0.gate.gates.{1}."),
+    (r"f([012])\.fusion\.final_conv\.", r"fusions.{0}.levels.0.gate.projection."),
+    (r"f3\.", r"deepest_fusion."),
+]
+# Groups of these patterns count from one; ours count from zero.
+_ONE_BASED = re.compile(r"backbone\.(patch_embed|norm|block)|(decode|fusion)_head\.linear_c")
+
+_HUGGING_FACE_MIT_RULES = [
+    (r"patch_embeddings\.(\d)\.proj\.", r"stages.{0}.embedding.projection."),
+    (r"patch_embeddings\.(\d)\.layer_norm\.", r"stages.{0}.embedding.norm."),
+    (r"layer_norm\.(\d)\.", r"stages.{0}.norm."),
+    (r"block\.(\d)\.(\d+)\.layer_norm_([12])\.", r"stages.{0}.blocks.{1}.norm{2}."),
+    (r"block\.(\d)\.(\d+)\.attention\.self\.(query|key|value)\.", r"stages.{0}.blocks.{1}.attention.{2}."),
+    (r"block\.(\d)\.(\d+)\.attention\.output\.dense\.", r"stages.{0}.blocks.{1}.attention.projection."),
+    (r"block\.(\d)\.(\d+)\.attention\.self\.sr\.", r"stages.{0}.blocks.{1}.attention.reduction."),
+    (r"block\.(\d)\.(\d+)\.attention\.self\.layer_norm\.", r"stages.{0}.blocks.{1}.attention.reduction_norm."),
+    (r"block\.(\d)\.(\d+)\.mlp\.dense1\.", r"stages.{0}.blocks.{1}.ffn.expand."),
+    (r"block\.(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", r"stages.{0}.blocks.{1}.ffn.depthwise."),
+    (r"block\.(\d)\.(\d+)\.mlp\.dense2\.", r"stages.{0}.blocks.{1}.ffn.contract."),
+]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file read with `weights_only=True`.
+
+    A dictionary that holds the tensors one level down (`state_dict`, `model`) and the prefix `module.` of data-parallel
+    training are unwrapped.
+
+    Raises:
+        WeightsError: for a file that is missing, damaged, holds no tensors, or would need pickle to execute code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"there is no weights file '{path}'") from None
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"'{path}' is damaged, or holds Python objects beside its tensors, which tectum never executes: "
+            "re-save its state_dict alone with torch.save"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"'{path}' cannot be read as weights ({error}): fetch it again") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"'{path}' holds no dictionary of tensors: re-save the network's state_dict with torch.save")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def load_virmfs(path: str | Path, wiring: str | None) -> ViRMFS:
+    """The authors' ViR-MFS checkpoint as a network of ours; size and classes are read off the tensors.
+
+    Args:
+        path: `.pth` file with the keys of the release, with or without `module.`.
+        wiring: "asymmetric" or "symmetric". The file does not say which one it was trained with, and the tensors fit
+            both, so it must be given.
+
+    Raises:
+        ConfigError: without a wiring.
+        WeightsError: when a key is left over or missing, or a shape does not fit.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    try:
+        width = tensors["backbone.patch_embed1.proj.weight"].shape[0]
+        classes = tensors["decode_head.linear_pred.weight"].shape[0]
+    except KeyError as error:
+        raise WeightsError(f"'{path}' is no ViR-MFS checkpoint: it has no tensor {error}") from None
+    depths = tuple(
+        len({key.split(".")[2] for key in tensors if key.startswith(f"backbone.block{stage}.")}) for stage in range(1, 5)
+    )
+    sizes = [name for name, size in MIT_SIZES.items() if size.widths[0] == width and size.depths == depths]
+    if not sizes:
+        raise WeightsError(f"'{path}' has a backbone of first width {width} and depths {depths}, which is no MiT b0 to b5")
+    if wiring is None:
+        likely = PRESETS[f"virmfs_{sizes[0]}"]["wiring"]
+        raise ConfigError(
+            f"'{path}' does not say how it is wired: pass wiring='asymmetric' or wiring='symmetric' "
+            f"(for {sizes[0]} most likely '{likely}')"
+        )
+    model = ViRMFS(f"virmfs_{sizes[0]}", classes=classes, backbone=sizes[0], wiring=wiring)  # type: ignore[arg-type]
+    kept = {key: value for key, value in tensors.items() if not _VIRMFS_IGNORED.fullmatch(key)}
+    renamed = {_rename_virmfs(key): value for key, value in kept.items()}
+    fill(model, renamed, path)
+    return model
+
+
+def _rename_virmfs(key: str) -> str:
+    name = _rename(key, _VIRMFS_RULES, one_based=bool(_ONE_BASED.match(key)))
+    return name.replace("decode_head.", "segmentation_head.", 1)
+
+
+def _rename(key: str, rules: list[tuple[str, str]], one_based: bool) -> str:
+    """The first rule whose pattern starts `key` replaces that start; an unknown key is returned as it is."""
+    for pattern, template in rules:
+        match = re.match(pattern, key)
+        if match:
+            groups = list(match.groups())
+            if one_based:
+                # Only the stage counts from one: the first group that is a number.
+                at = next(i for i, group in enumerate(groups) if group.isdigit())
+                groups[at] = str(int(groups[at]) - 1)
+            return template.format(*groups) + key[match.end() :]
+    return key
+
+
+def fill(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load `tensors` into `model`; nothing may be left over or missing, and every shape must fit.
+
+    Raises:
+        WeightsError: naming the keys and `source`.
+    """
+    expected = model.state_dict()
+    problems = []
+    for title, keys in (("left over", tensors.keys() - expected.keys()), ("missing", expected.keys() - tensors.keys())):
+        if keys:
+            problems.append(f"{title}: {', '.join(sorted(keys)[:8])}{' ...' if len(keys) > 8 else ''}")
+    problems += [
+        f"{key} is {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    if problems:
+        raise WeightsError(f"the weights in '{source}' do not fit {type(model).__name__}: {'; '.join(problems[:8])}")
+    model.load_state_dict(dict(tensors))
+
+
+def convert_mit(source: str | Path, out: str | Path) -> str:
+    """Turn a local copy of a Hugging Face MiT (`nvidia/mit-b0` to `-b5`) into a backbone file of ours.
+
+    Args:
+        source: its folder, or the `model.safetensors` or `pytorch_model.bin` in it.
+        out: safetensors file to write, for `model.backbone_weights` of a training config.
+
+    Returns:
+        The size found, "b0" to "b5".
+
+    Raises:
+        WeightsError: when it is no MiT, or a key is left over.
+    """
+    path = Path(source)
+    if path.is_dir():
+        names = ("model.safetensors", "pytorch_model.bin")
+        found = [path / name for name in names if (path / name).is_file()]
+        if not found:
+            raise WeightsError(f"'{path}' holds neither {' nor '.join(names)}: point to a full copy of nvidia/mit-b*")
+        path = found[0]
+    renamed: dict[str, Tensor] = {}
+    for key, value in read_tensors(path).items():
+        if not key.startswith(("classifier.", "decode_head.")):
+            stem = key.removeprefix("segformer.").removeprefix("encoder.")
+            renamed[_rename(stem, _HUGGING_FACE_MIT_RULES, one_based=False)] = value
+    for key in [key for key in renamed if ".attention.key." in key]:
+        value_key = key.replace(".key.", ".value.")
+        if value_key in renamed:
+            joined = torch.cat((renamed.pop(key), renamed.pop(value_key)))
+            renamed[key.replace(".key.", ".key_value.")] = joined
+    size = _mit_size(renamed, path)
+    model = MixVisionTransformer(size)
+    fill(model, renamed, path)
+    with atomic_path(out) as temporary:
+        save_file(model.state_dict(), temporary, metadata={"size": size})
+    return size
+
+
+def _mit_size(tensors: Mapping[str, Tensor], path: Path) -> str:
+    embedding = tensors.get("stages.0.embedding.projection.weight")
+    if embedding is None:
+        raise WeightsError(f"'{path}' is no MixVisionTransformer: it has no first patch embedding")
+    depths = tuple(
+        len({key.split(".")[3] for key in tensors if key.startswith(f"stages.{stage}.blocks.")}) for stage in range(4)
+    )
+    for name, size in MIT_SIZES.items():
+        if size.depths == depths and size.widths[0] == embedding.shape[0]:
+            return name
+    raise WeightsError(f"'{path}' has a first width of {embedding.shape[0]} and depths {depths}, which is no MiT b0 to b5")
+
+
+def load_backbone(backbone: MixVisionTransformer, path: str | Path) -> None:
+    """Fill `backbone` from a file that `convert_mit` wrote.
+
+    Raises:
+        WeightsError: when the file does not fit.
+    """
+    fill(backbone, read_tensors(Path(path)), path)

@@ -1,0 +1,284 @@
+"""ViR-MFS: wavelet fusion of infrared and visible features on one shared MixVisionTransformer.
+
+Paper: "ViR-MFS", submitted to The Visual Computer, 2026 (Zenodo 10.5281/zenodo.18740397). Written from the published
+description and the behaviour of the released networks; no code of the release is used.
+
+    luminance ─┐                ┌─ MWFM at 1/4, 1/8, 1/16 ─┐   ┌─ segmentation head → logits
+               ├─ MiT (shared) ─┤                          ├───┤
+    infrared ──┘                └─ 1x1 conv at 1/32 ───────┘   └─ fusion head → a, b;  fused = a·luminance + b·infrared
+
+What differs from the release, without a change of the function it computes: both modalities pass the backbone as one
+batch; a grey plane is convolved once with the summed kernel instead of being repeated to three channels; the wavelet
+transform is done by slicing, once per feature, and leaves out sub-bands that no output uses; each head multiplies its
+per-stage linear layers into the 1x1 fuse convolution before upsampling, which bilinear upsampling commutes with.
+What is added: any number of wavelet levels, the choice of the high-frequency source, input centring.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tectum.errors import ConfigError
+from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
+from tectum.models.base import FusionSegmenter, Output, luminance
+from tectum.models.layers.haar import haar_dwt, haar_idwt, haar_ll
+
+Wiring = Literal["asymmetric", "symmetric"]
+HighFrequency = Literal["visible", "infrared", "mean", "sum", "learned"]
+
+# The asymmetric wiring belongs to b0 and the symmetric one to the larger backbones, by the authors' code comments.
+PRESETS: dict[str, dict[str, str]] = {
+    f"virmfs_{size}": {"backbone": size, "wiring": "asymmetric" if size == "b0" else "symmetric"} for size in MIT_SIZES
+}
+
+# Weights of (first, second) argument in the high-frequency bands.
+_HIGH_FREQUENCY_MIX = {"visible": (1.0, 0.0), "infrared": (0.0, 1.0), "mean": (0.5, 0.5), "sum": (1.0, 1.0)}
+
+
+class ChannelScale(nn.Module):
+    """One learned factor per channel."""
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, channels, 1, 1), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class LowFrequencyGate(nn.Module):
+    """Fuses two LL bands: LL = W(g_x LL_x + g_y LL_y), with gates in (0, 1) computed from both."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // max(4, channels // 8)
+        self.gates = nn.Sequential(
+            nn.Conv2d(2 * channels, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, 2 * channels, 1, bias=False),
+            nn.Sigmoid(),
+        )
+        self.projection = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        gate_first, gate_second = self.gates(torch.cat((first, second), dim=1)).chunk(2, dim=1)
+        return self.projection(gate_first * first + gate_second * second)
+
+
+class WaveletLevel(nn.Module):
+    """The learned part of one wavelet level: depth-wise 5x5 convolutions of the sub-bands, and the LL gate."""
+
+    def __init__(self, channels: int, high_frequency: HighFrequency) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4 * channels, 4 * channels, 5, padding=2, groups=4 * channels, bias=False)
+        self.scale = ChannelScale(4 * channels, 0.1)
+        self.gate = LowFrequencyGate(channels)
+        self.high_frequency = high_frequency
+        if high_frequency == "learned":
+            # Softmax over the two sources per channel and band, starting (logits +-4) at almost only the first one.
+            self.mix_logits = nn.Parameter(torch.tensor([4.0, -4.0]).view(2, 1, 1, 1, 1).repeat(1, channels, 3, 1, 1))
+
+    def bands(self, x: Tensor) -> Tensor:
+        """Filtered sub-bands: (B, C, H, W) -> (B, C, 4, H/2, W/2)."""
+        return self.scale(self.convolution(haar_dwt(x).flatten(1, 2))).unflatten(1, (-1, 4))
+
+    def low_band(self, x: Tensor) -> Tensor:
+        """The LL band of `bands` alone: (B, C, H, W) -> (B, C, H/2, W/2)."""
+        weight = self.convolution.weight[0::4]
+        return F.conv2d(haar_ll(x), weight, padding=2, groups=x.shape[1]) * self.scale.weight[:, 0::4]
+
+    def mix(self) -> tuple[Tensor | float, Tensor | float]:
+        """Weights of the first and the second argument in the high-frequency bands."""
+        if self.high_frequency == "learned":
+            first, second = self.mix_logits.softmax(dim=0)
+            return first, second
+        return _HIGH_FREQUENCY_MIX[self.high_frequency]
+
+
+class MultiScaleWaveletFusion(nn.Module):
+    """MWFM, f(x, y): fuses two features in the Haar domain.
+
+    The LL bands are fused by gates, the high-frequency bands come from `high_frequency`, and a depth-wise 5x5
+    convolution of x is added to the inverse transform. The asymmetric wiring returns f(visible, infrared), the
+    symmetric one f(visible, infrared) + f(infrared, visible) with shared weights; its linear parts are computed once.
+
+    Args:
+        channels: channels C of both features.
+        wiring: "asymmetric" or "symmetric".
+        levels: wavelet levels; level n + 1 transforms the unfiltered LL band of level n, and its fused result is added
+            to the fused LL band of level n.
+        high_frequency: where the high-frequency bands of f(x, y) come from: "visible" (x, the published form),
+            "infrared" (y), their "mean", their "sum", or "learned" per channel and band.
+
+    Shape:
+        visible, infrared (B, C, H, W) -> (B, C, H, W).
+    """
+
+    def __init__(self, channels: int, wiring: Wiring, levels: int, high_frequency: HighFrequency) -> None:
+        super().__init__()
+        self.symmetric = wiring == "symmetric"
+        self.levels = nn.ModuleList(WaveletLevel(channels, high_frequency) for _ in range(levels))
+        self.base_convolution = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.base_scale = ChannelScale(channels, 1.0)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        if self.symmetric:
+            # conv(v) + conv(i) = conv(v + i) + bias
+            bias = self.base_convolution.bias.view(1, -1, 1, 1)
+            base = self.base_convolution(visible + infrared) + bias
+        else:
+            base = self.base_convolution(visible)
+        return self._wavelet(visible, infrared, 0) + self.base_scale(base)
+
+    def _wavelet(self, visible: Tensor, infrared: Tensor, index: int) -> Tensor:
+        """Fused feature of level `index` and the levels below it, at the size of its arguments."""
+        height, width = visible.shape[-2:]
+        if height % 2 or width % 2:
+            padding = (0, width % 2, 0, height % 2)
+            visible, infrared = (F.pad(x, padding, mode="replicate") for x in (visible, infrared))
+        level = self.levels[index]
+        first, second = level.mix()
+        if self.symmetric:
+            bands_v, bands_i = level.bands(visible), level.bands(infrared)
+            low_v, low_i = bands_v[:, :, 0], bands_i[:, :, 0]
+            low = level.gate(low_v, low_i) + level.gate(low_i, low_v)
+            high = (first + second) * (bands_v[:, :, 1:] + bands_i[:, :, 1:])
+        elif self.levels[index].high_frequency == "visible":
+            bands_v = level.bands(visible)
+            low = level.gate(bands_v[:, :, 0], level.low_band(infrared))
+            high = bands_v[:, :, 1:]
+        else:
+            bands_v, bands_i = level.bands(visible), level.bands(infrared)
+            low = level.gate(bands_v[:, :, 0], bands_i[:, :, 0])
+            high = first * bands_v[:, :, 1:] + second * bands_i[:, :, 1:]
+        if index + 1 < len(self.levels):
+            low = low + self._wavelet(haar_ll(visible), haar_ll(infrared), index + 1)
+        return haar_idwt(torch.cat((low.unsqueeze(2), high), dim=2))[..., :height, :width]
+
+
+class MLPHead(nn.Module):
+    """SegFormer's all-MLP head: a linear layer per stage, upsampling to 1/4, 1x1 fuse convolution, BN, ReLU, prediction.
+
+    The linear layers and the fuse convolution have nothing but bilinear upsampling between them, which commutes with
+    both: the head multiplies their matrices and applies one 1x1 convolution per stage at that stage's own size.
+
+    Shape:
+        four features (B, C_i, H/s, W/s), s = 4, 8, 16, 32 -> (B, out_channels, H/4, W/4).
+    """
+
+    def __init__(self, widths: tuple[int, ...], hidden: int, out_channels: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
+        self.fuse = nn.Conv2d(len(widths) * hidden, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden, eps=1e-3, momentum=0.03)
+        self.dropout = nn.Dropout2d(0.1)
+        self.prediction = nn.Conv2d(hidden, out_channels, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        size = features[0].shape[-2:]
+        # The fuse convolution sees the deepest stage first.
+        blocks = self.fuse.weight.flatten(1).chunk(len(features), dim=1)[::-1]  # (hidden, hidden) each
+        total = features[0].new_zeros(())
+        for feature, linear, block in zip(features, self.linears, blocks, strict=True):
+            x = F.conv2d(feature, (block @ linear.weight)[:, :, None, None], block @ linear.bias)
+            if x.shape[-2:] != size:
+                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+            total = total + x
+        return self.prediction(self.dropout(F.relu(self.norm(total))))
+
+
+class ViRMFS(FusionSegmenter):
+    """ViR-MFS network.
+
+    Args:
+        architecture: name of the preset, kept for saving.
+        classes: number of classes K.
+        backbone: MiT size, "b0" to "b5".
+        wiring: of the wavelet fusion modules, see `MultiScaleWaveletFusion`.
+        levels: wavelet levels.
+        high_frequency: source of the high-frequency bands.
+        drop_path: stochastic depth rate of the backbone.
+        input_mean, input_scale: the backbone sees (x - input_mean) * input_scale; the published network 0 and 1.
+
+    Shape:
+        visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of 32 -> `Output`. The fused image
+        is a·luminance + b·infrared with unconstrained a, b, returned as `aux["weights"]` (B, 2, H, W).
+    """
+
+    def __init__(
+        self,
+        architecture: str = "virmfs_b0",
+        *,
+        classes: int = 9,
+        backbone: str = "b0",
+        wiring: Wiring = "asymmetric",
+        levels: int = 1,
+        high_frequency: HighFrequency = "visible",
+        drop_path: float = 0.1,
+        input_mean: float = 0.0,
+        input_scale: float = 1.0,
+    ) -> None:
+        arguments = {
+            "classes": classes,
+            "backbone": backbone,
+            "wiring": wiring,
+            "levels": levels,
+            "high_frequency": high_frequency,
+            "drop_path": drop_path,
+            "input_mean": input_mean,
+            "input_scale": input_scale,
+        }
+        super().__init__(architecture, arguments)
+        _check_choice("backbone", backbone, tuple(MIT_SIZES))
+        _check_choice("wiring", wiring, get_args(Wiring))
+        _check_choice("high_frequency", high_frequency, get_args(HighFrequency))
+        if classes < 1 or levels < 1:
+            raise ConfigError(f"classes and levels must be at least 1, but they are {classes} and {levels}")
+        self.input_mean, self.input_scale = input_mean, input_scale
+        self.backbone = MixVisionTransformer(backbone, drop_path=drop_path)
+        widths = self.backbone.widths
+        self.fusions = nn.ModuleList(
+            MultiScaleWaveletFusion(width, wiring, levels, high_frequency) for width in widths[:3]
+        )
+        self.deepest_fusion = nn.Conv2d(2 * widths[3], widths[3], 1)
+        hidden = 256 if backbone in ("b0", "b1") else 768
+        self.segmentation_head = MLPHead(widths, hidden, classes)
+        self.fusion_head = MLPHead(widths, hidden, 2)
+
+    def encode(self, visible: Tensor, infrared: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Backbone features of (visible, infrared) at 1/4, 1/8, 1/16 and 1/32."""
+        planes = torch.cat((luminance(visible), infrared))
+        features = self.backbone((planes - self.input_mean) * self.input_scale)
+        return [(both[: len(visible)], both[len(visible) :]) for both in features]
+
+    def fuse_features(self, encoded: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """One fused feature per scale, from the result of `encode`."""
+        fused = [module(*pair) for module, pair in zip(self.fusions, encoded, strict=False)]
+        return [*fused, self.deepest_fusion(torch.cat(encoded[3], dim=1))]
+
+    def fuse_image(self, features: list[Tensor], visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        """Fused luminance (B, 1, H, W) and its weights (B, 2, H, W), from the result of `fuse_features`."""
+        weights = _to_full_size(self.fusion_head(features), infrared)
+        return weights[:, :1] * luminance(visible) + weights[:, 1:] * infrared, weights
+
+    def segment(self, features: list[Tensor], infrared: Tensor) -> Tensor:
+        """Logits (B, K, H, W), from the result of `fuse_features`."""
+        return _to_full_size(self.segmentation_head(features), infrared)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> Output:
+        self.check_inputs(visible, infrared)
+        features = self.fuse_features(self.encode(visible, infrared))
+        fused, weights = self.fuse_image(features, visible, infrared)
+        return Output(fused, self.segment(features, infrared), {"weights": weights})
+
+
+def _to_full_size(x: Tensor, reference: Tensor) -> Tensor:
+    return F.interpolate(x, reference.shape[-2:], mode="bilinear", align_corners=True)
+
+
+def _check_choice(key: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ConfigError(f"{key} must be one of {', '.join(options)}, but it is {value!r}")

@@ -1,0 +1,48 @@
+"""Luminance and colour, in numpy.
+
+The networks fuse luminance alone. Colour comes back from the visible image: in YCbCr its Y is replaced by the fused
+luminance and its own Cb and Cr are kept. With the exact (unrounded, full-range) BT.601 matrices that is the same as
+adding the change of luminance to each of R, G and B, since the column of Y in the inverse matrix is (1, 1, 1).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+BT601 = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in the luminance (ITU-R BT.601)."""
+
+
+def luminance(rgb: Float) -> Float:
+    """BT.601 luminance of an RGB image.
+
+    Args:
+        rgb: float (..., H, W, 3), any range.
+
+    Returns:
+        float32 (..., H, W), in the range of the input. Grey pixels (R = G = B) keep their value up to rounding.
+    """
+    red, green, blue = BT601
+    return (red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]).astype(np.float32, copy=False)
+
+
+def recolour(visible: Float, fused: Float) -> Float:
+    """Give the fused luminance the colour of the visible image.
+
+    Args:
+        visible: float32 (H, W, 3) RGB in [0, 1].
+        fused: float32 (H, W), the fused luminance; values outside [0, 1] are clamped first.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1]: clip(visible + (fused - luminance(visible))). A grey visible image gives a grey
+        result. Colours that leave the RGB cube are clamped, never rescaled.
+    """
+    change = np.clip(fused, 0, 1) - luminance(visible)
+    return np.clip(visible + change[..., None], 0, 1).astype(np.float32, copy=False)
+
+
+def to_bytes(image: Float) -> Bytes:
+    """Clamp to [0, 1] and round to 8 bits (half to even): the level v of the input becomes round(255 v)."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
