@@ -1,5 +1,6 @@
 """Inference: from a pair to a fused picture and a label map. Importing it does not import torch."""
 
-from tectum.predict.predictor import Predictor, Result
+from tectum.predict.predictor import Done, Predictor, Result
+from tectum.predict.sources import find_pairs
 
-__all__ = ["Predictor", "Result"]
+__all__ = ["Done", "Predictor", "Result", "find_pairs"]

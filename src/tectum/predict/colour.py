@@ -8,11 +8,10 @@ adding the change of luminance to each of R, G and B, since the column of Y in t
 import numpy as np
 import numpy.typing as npt
 
+from tectum.data.pair import LUMA
+
 Float = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-
-BT601 = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in the luminance (ITU-R BT.601)."""
 
 
 def luminance(rgb: Float) -> Float:
@@ -24,7 +23,7 @@ def luminance(rgb: Float) -> Float:
     Returns:
         float32 (..., H, W), in the range of the input. Grey pixels (R = G = B) keep their value up to rounding.
     """
-    red, green, blue = BT601
+    red, green, blue = LUMA
     return (red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]).astype(np.float32, copy=False)
 
 

@@ -3,15 +3,28 @@
 Reading, padding, cropping and colour are numpy; the network runs in a backend (`tectum.predict.backends`).
 """
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tectum.data.pair import ImageSource, Pair, read_infrared, read_visible
+from tectum.data.datasets import Problem
+from tectum.data.pair import (
+    ImageSource,
+    Pair,
+    PairPaths,
+    read_infrared,
+    read_pair,
+    read_visible,
+    require_same_size,
+)
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.predict.backends import Backend, TorchBackend
 from tectum.predict.colour import recolour, to_bytes
@@ -41,6 +54,15 @@ class Result:
     fused: Bytes
     labels: Bytes
     luminance: Float
+
+
+@dataclass(frozen=True)
+class Done:
+    """One pair of `Predictor.stream` that went well: where it lies, what was read, and the result."""
+
+    paths: PairPaths
+    pair: Pair
+    result: Result
 
 
 class Predictor:
@@ -110,8 +132,13 @@ class Predictor:
             InputError: an image cannot be read, is smaller than 16x16, or the two differ in size.
             WeightsError: the network gave NaN or infinity.
         """
-        name = Path(visible).stem if isinstance(visible, str | Path) else "pair"
-        pair = Pair(name, read_visible(visible), read_infrared(infrared, infrared_range))
+        pair = Pair(
+            Path(visible).stem if isinstance(visible, str | os.PathLike) else "pair",
+            read_visible(visible),
+            read_infrared(infrared, infrared_range),
+        )
+        names = (_called(visible, "visible image"), _called(infrared, "infrared image"), None)
+        require_same_size(pair.visible, pair.infrared, names=names)
         return self.batch([pair])[0]
 
     def batch(self, pairs: Sequence[Pair]) -> list[Result]:
@@ -133,6 +160,57 @@ class Predictor:
             members = [pairs[index] for index in indices]
             results.update(zip(indices, self._run(members, size), strict=True))
         return [results[index] for index in range(len(pairs))]
+
+    def stream(
+        self, table: Iterable[PairPaths], *, batch: int = 1, read: Callable[[PairPaths], Pair] = read_pair
+    ) -> Iterator[Done | Problem]:
+        """Go through a table of pairs: files are decoded ahead in threads while the network runs.
+
+        Args:
+            table: the pairs.
+            batch: how many pairs are handed to `batch` at once.
+            read: how a pair is read, `functools.partial(read_pair, value_range=(0, 16383))` for example.
+
+        Yields:
+            For each pair, in the order of the table, either `Done` or the `Problem` that it has. A bad pair harms no
+            other one of its batch.
+        """
+        rows = iter(table)
+        readers = min(4, os.cpu_count() or 1)
+        with ThreadPoolExecutor(readers, thread_name_prefix="tectum-read") as pool:
+            # What is read and not yet used is bounded, since a pair may be a hundred megabytes.
+            ahead = deque((row, pool.submit(_read, read, row)) for row in islice(rows, batch + readers))
+            try:
+                while ahead:
+                    group: list[tuple[PairPaths, Pair | Problem]] = []
+                    while ahead and len(group) < batch:
+                        row, future = ahead.popleft()
+                        group.append((row, future.result()))
+                        ahead.extend((row, pool.submit(_read, read, row)) for row in islice(rows, 1))
+                    yield from self._finish(group)
+            finally:
+                for _, future in ahead:
+                    future.cancel()
+
+    def _finish(self, group: Sequence[tuple[PairPaths, Pair | Problem]]) -> Iterator[Done | Problem]:
+        """Results of what was read, in order; one by one if the batch as a whole fails."""
+        pairs = [pair for _, pair in group if isinstance(pair, Pair)]
+        try:
+            results: Iterator[Result] | None = iter(self.batch(pairs))
+        except (InputError, WeightsError):
+            results = None
+        for row, pair in group:
+            if isinstance(pair, Problem):
+                yield pair
+                continue
+            try:
+                result = next(results) if results else self.batch([pair])[0]
+            except InputError as error:
+                yield Problem("bad input", row.name, str(error))
+            except WeightsError as error:
+                yield Problem("bad output", row.name, str(error))
+            else:
+                yield Done(row, pair, result)
 
     def _run(self, pairs: Sequence[Pair], size: tuple[int, int]) -> list[Result]:
         visible = np.stack([_pad(pair.visible, size) for pair in pairs]).transpose(0, 3, 1, 2)  # (B, 3, *size)
@@ -158,17 +236,23 @@ class Predictor:
         )
 
 
+def _read(read: Callable[[PairPaths], Pair], row: PairPaths) -> Pair | Problem:
+    try:
+        return read(row)
+    except (InputError, OSError) as error:
+        return Problem("bad input", row.name, str(error))
+
+
+def _called(source: ImageSource, role: str) -> object:
+    return source if isinstance(source, str | os.PathLike) else role
+
+
 def _check(pair: Pair) -> None:
+    names = (f"{pair.name} (visible)", f"{pair.name} (infrared)", None)
+    require_same_size(pair.visible, pair.infrared, names=names)
     height, width = pair.infrared.shape
-    if pair.visible.shape[:2] != (height, width):
-        raise InputError(
-            f"pair '{pair.name}': the visible image is {pair.visible.shape[1]}x{pair.visible.shape[0]} and the "
-            f"infrared {width}x{height} pixels; the two must be aligned and of one size"
-        )
     if min(height, width) < MIN_SIDE:
-        raise InputError(
-            f"pair '{pair.name}' is {width}x{height} pixels; the smallest size is {MIN_SIDE}x{MIN_SIDE}"
-        )
+        raise InputError(f"pair '{pair.name}' is {width}x{height} pixels; the smallest size is {MIN_SIDE}x{MIN_SIDE}")
 
 
 def _padded_size(shape: tuple[int, ...], stride: int) -> tuple[int, int]:

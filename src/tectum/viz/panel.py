@@ -41,9 +41,7 @@ def grid(
         raise InputError(f"the pictures of a grid must have one size, the first is {width}x{height}")
     font = caption_font(width)
     head = round(1.7 * font.size) if captions else 0
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) - gap, head + len(pictures) * (height + gap) - gap), BACKGROUND
-    )
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, head + len(pictures) * (height + gap) - gap), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for column, caption in enumerate(captions):
         if font.getlength(caption) <= width:

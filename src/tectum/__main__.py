@@ -1,0 +1,5 @@
+"""`python -m tectum`: the command line."""
+
+from tectum.cli import main
+
+main()

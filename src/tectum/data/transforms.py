@@ -1,0 +1,190 @@
+"""Pairs as tensors for training: reading, augmentation, and an order that depends on nothing but the seed and the step.
+
+Every sample draws its augmentation from a generator seeded by (seed, step, place in the batch). So the data of step n are
+the same however often training was interrupted before, and however many processes or loader workers share the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+
+from tectum.data.pair import PairPaths, read_pair
+from tectum.losses.segmentation import IGNORE
+
+
+class Sample(NamedTuple):
+    """One pair, or a batch of them with a leading B.
+
+    Attributes:
+        visible: (3, H, W) float32 in [0, 1].
+        infrared: (1, H, W) float32 in [0, 1].
+        labels: (H, W) int64 class ids, 255 where there is no label.
+    """
+
+    visible: Tensor
+    infrared: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training pair, in this order.
+
+    Attributes:
+        resize: (H, W) that every pair is first resized to, bilinear for images and nearest for labels; None leaves it.
+        crop: side of the square random crop; None takes the whole image.
+        scale: range of the random factor by which the image is resized before the crop (log-uniform). An image that
+            would become smaller than the crop is enlarged to fit.
+        foreground: probability that the crop is laid around a pixel of a class other than 0, all such classes of the
+            image being equally likely.
+        flip: probability of a horizontal flip.
+        brightness: each modality on its own is multiplied by a factor from [1 - b, 1 + b].
+        gamma: each modality on its own is raised to a power from [1 / (1 + g), 1 + g] (log-uniform).
+        noise: largest standard deviation of Gaussian noise, drawn from [0, noise] for each modality.
+    """
+
+    resize: tuple[int, int] | None = None
+    crop: int | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    foreground: float = 0.0
+    flip: float = 0.0
+    brightness: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Augment one pair with the global torch generator."""
+        visible, infrared = tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared)
+        labels = tv_tensors.Mask(sample.labels)
+        if self.resize is not None:
+            visible, infrared, labels = _resize((visible, infrared, labels), self.resize)
+        if self.crop is not None:
+            visible, infrared, labels = self._scale_and_crop(visible, infrared, labels)
+        if _uniform(0, 1) < self.flip:
+            visible, infrared, labels = (tvf.horizontal_flip(x) for x in (visible, infrared, labels))
+        return Sample(
+            self._photometric(visible.as_subclass(Tensor)),
+            self._photometric(infrared.as_subclass(Tensor)),
+            labels.as_subclass(Tensor),
+        )
+
+    def _scale_and_crop(self, *pair: Tensor) -> tuple[Tensor, ...]:
+        assert self.crop is not None
+        height, width = pair[0].shape[-2:]
+        factor = _log_uniform(*self.scale)
+        factor = max(factor, self.crop / min(height, width))
+        size = (max(self.crop, round(height * factor)), max(self.crop, round(width * factor)))
+        # The crop's place is chosen before resizing, so that only what is kept is resized.
+        side = (min(height, round(self.crop * height / size[0])), min(width, round(self.crop * width / size[1])))
+        top, left = self._corner(pair[2], side)
+        cropped = [tvf.crop(x, top, left, *side) for x in pair]
+        return _resize(cropped, (self.crop, self.crop))
+
+    def _corner(self, labels: Tensor, side: tuple[int, int]) -> tuple[int, int]:
+        free = [labels.shape[-2] - side[0], labels.shape[-1] - side[1]]
+        if _uniform(0, 1) < self.foreground:
+            present = [c for c in torch.unique(labels).tolist() if c not in (0, IGNORE)]
+            if present:
+                chosen = present[_integer(len(present))]
+                places = torch.nonzero(labels == chosen)
+                place = places[_integer(len(places))].tolist()
+                corner = [at - _integer(extent) for at, extent in zip(place, side, strict=True)]
+                return min(max(corner[0], 0), free[0]), min(max(corner[1], 0), free[1])
+        return _integer(free[0] + 1), _integer(free[1] + 1)
+
+    def _photometric(self, image: Tensor) -> Tensor:
+        if self.gamma:
+            image = image ** _log_uniform(1 / (1 + self.gamma), 1 + self.gamma)
+        if self.brightness:
+            image = image * _uniform(1 - self.brightness, 1 + self.brightness)
+        if self.noise:
+            image = image + torch.randn_like(image) * _uniform(0, self.noise)
+        return image.clamp(0, 1)
+
+
+def _resize(pair: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Bilinear for images, nearest for masks: torchvision chooses by the tensor's type."""
+    if tuple(pair[0].shape[-2:]) == tuple(size):
+        return tuple(pair)
+    return tuple(v2.Resize(size, antialias=True)(x) for x in pair)
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def _log_uniform(low: float, high: float) -> float:
+    return float(np.exp(_uniform(np.log(low), np.log(high))))
+
+
+def _integer(bound: int) -> int:
+    return int(torch.randint(bound, ()).item())
+
+
+def derive_seed(*parts: int) -> int:
+    """A well-mixed 63-bit seed from several integers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+class PairDataset(Dataset[Sample]):
+    """Training pairs, indexed by (row of the table, seed of the augmentation)."""
+
+    def __init__(self, table: Sequence[PairPaths], classes: int, augmentation: Augmentation) -> None:
+        self.table = table
+        self.classes = classes
+        self.augmentation = augmentation
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+        row, seed = key
+        pair = read_pair(self.table[row], classes=self.classes)
+        if pair.label is None:
+            labels = torch.full(pair.infrared.shape, IGNORE, dtype=torch.int64)
+        else:
+            labels = torch.from_numpy(pair.label.astype(np.int64))
+        visible = torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.augmentation(Sample(visible, torch.from_numpy(pair.infrared)[None], labels))
+
+
+class StepSampler:
+    """Rows and seeds of the training batches, each a pure function of (seed, step).
+
+    An epoch is one shuffle of the rows, cut into whole batches; the rest that fills no batch is left out of that epoch.
+
+    Args:
+        rows: number of rows in the table.
+        batch: pairs per step over all processes.
+        seed: of the run.
+        steps: range of steps to produce.
+        rank, processes: this process takes its share of each batch.
+    """
+
+    def __init__(self, rows: int, batch: int, seed: int, steps: range, rank: int = 0, processes: int = 1) -> None:
+        self.rows, self.batch, self.seed, self.steps = rows, batch, seed, steps
+        share = batch // processes
+        self.places = range(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = self.rows // self.batch
+        order: list[int] = []
+        shuffled = -1
+        for step in self.steps:
+            epoch, batch = divmod(step, per_epoch)
+            if epoch != shuffled:
+                order = np.random.default_rng(derive_seed(self.seed, epoch)).permutation(self.rows).tolist()
+                shuffled = epoch
+            yield [
+                (order[batch * self.batch + place], derive_seed(self.seed, step, place + 1)) for place in self.places
+            ]

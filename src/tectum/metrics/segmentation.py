@@ -1,0 +1,299 @@
+"""Segmentation metrics: one confusion matrix over all images, and agreement with boxes that people drew.
+
+Conventions:
+
+- Counts are accumulated over all images before any ratio is taken; a mean of per-image IoU is something else.
+- Pixels whose target has an ignored id are left out altogether.
+- A class that occurs neither in the targets nor in the predictions has no IoU (NaN) and is left out of the means.
+- The mean IoU is given with class 0 (in most sets "unlabelled" or background) and without it.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from tectum.errors import ConfigError, InputError
+
+__all__ = [
+    "MSRS_BOX_CLASSES",
+    "Box",
+    "BoxAgreement",
+    "SegmentationScores",
+    "box_agreement",
+    "box_counts",
+    "confusion_matrix",
+    "read_boxes",
+    "segmentation_scores",
+]
+
+MSRS_BOX_CLASSES: dict[int, int] = {0: 2, 1: 3, 2: 1}
+"""From the ids of MSRS's box files (0 person, 1 bicycle, 2 car) to the class ids of its label maps."""
+
+_FOUND_SHARE = 0.25
+
+
+def confusion_matrix(labels: Tensor, target: Tensor, classes: int, ignore: int | Collection[int] = 255) -> Tensor:
+    """Count the pixels of every pair of true and predicted class.
+
+    Args:
+        labels: predicted class ids, an integer tensor of any shape; 0..classes − 1 wherever the target counts.
+        target: true class ids, of the same shape.
+        classes: number of classes K.
+        ignore: target id, or ids, whose pixels are left out.
+
+    Returns:
+        (K, K) int64; entry [t, p] is the number of pixels of true class t that were predicted as p.
+
+    Raises:
+        InputError: unequal shapes, types other than integers, or ids that are neither a class nor ignored.
+    """
+    if classes < 1:
+        raise ConfigError(f"a confusion matrix needs at least one class, not {classes}")
+    for name, ids in (("labels", labels), ("target", target)):
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            hint = "; of class scores, pass the argmax over the class dimension" if ids.is_floating_point() else ""
+            raise InputError(f"{name}: expected integer class ids, found {ids.dtype}{hint}")
+    if labels.shape != target.shape:
+        raise InputError(f"labels {tuple(labels.shape)} and target {tuple(target.shape)} must have one shape")
+    # int64 before any comparison: an ignored id need not fit the type of the label map.
+    true, predicted = target.flatten().long(), labels.flatten().long()
+    counted = torch.ones_like(true, dtype=torch.bool)
+    for ignored in [ignore] if isinstance(ignore, int) else ignore:
+        counted &= true != ignored
+    true, predicted = true[counted], predicted[counted]
+    for name, ids in (("target", true), ("labels", predicted)):
+        unknown = ids[(ids < 0) | (ids >= classes)]
+        if len(unknown):
+            found = ", ".join(str(int(value)) for value in unknown.unique()[:8])
+            raise InputError(f"{name}: ids {found} are neither one of the {classes} classes (from 0) nor ignored")
+    return torch.bincount(true * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def segmentation_scores(matrix: Tensor) -> dict[str, Tensor]:
+    """Scores of a confusion matrix.
+
+    With TP, FP and FN the pixels of a class that were found, wrongly claimed, and missed: IoU = TP / (TP + FP + FN),
+    precision = TP / (TP + FP), recall = TP / (TP + FN), also called class accuracy. What would be 0 / 0 is NaN. Higher
+    is better for each.
+
+    Args:
+        matrix: (K, K) counts, true classes in rows, predicted ones in columns.
+
+    Returns:
+        float64 tensors:
+            iou, precision, recall: (K,), per class.
+            miou: mean IoU over the classes that occur in targets or predictions, class 0 among them.
+            miou_without_0: the same without class 0.
+            class_accuracy: mean recall over the classes that occur in the targets, class 0 among them.
+            pixel_accuracy: share of the pixels that have the right class.
+
+    Raises:
+        InputError: not a square matrix.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"expected a square confusion matrix, found shape {tuple(matrix.shape)}")
+    counts = matrix.double()
+    right, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    iou, recall = right / (true + predicted - right), right / true
+    return {
+        "iou": iou,
+        "precision": right / predicted,
+        "recall": recall,
+        "miou": iou.nanmean(),
+        "miou_without_0": iou[1:].nanmean(),
+        "class_accuracy": recall.nanmean(),
+        "pixel_accuracy": right.sum() / counts.sum(),
+    }
+
+
+class SegmentationScores(Metric):
+    """Scores of one confusion matrix accumulated over all images, and over all processes.
+
+    Example:
+        >>> import torch
+        >>> scores = SegmentationScores(classes=3)
+        >>> scores.update(torch.tensor([[0, 1, 1, 2]]), torch.tensor([[0, 1, 0, 255]]))
+        >>> scores.compute()["iou"]
+        tensor([0.5000, 0.5000,    nan], dtype=torch.float64)
+
+    Args:
+        classes: number of classes.
+        ignore: target id, or ids, whose pixels are left out.
+        **kwargs: those of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    matrix: Tensor
+
+    def __init__(self, classes: int, *, ignore: int | Collection[int] = 255, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.ignore = ignore
+        self.add_state("matrix", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, labels: Tensor, target: Tensor) -> None:
+        """Add predicted and true class ids, two integer tensors of one shape, (B, H, W) or any other."""
+        self.matrix += confusion_matrix(labels, target, self.classes, self.ignore).to(self.matrix.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores of `segmentation_scores`; `self.matrix` holds the counts behind them."""
+        return segmentation_scores(self.matrix)
+
+
+class Box(NamedTuple):
+    """A box around one object; coordinates are shares of the image's width and height."""
+
+    label: int  # class id, as in label maps
+    x: float  # centre, 0 at the left border and 1 at the right one
+    y: float  # centre, 0 at the top
+    width: float
+    height: float
+
+
+def read_boxes(path: str | Path, classes: Mapping[int, int] = MSRS_BOX_CLASSES) -> list[Box]:
+    """Read a YOLO text file: one line `id x y width height` per object, coordinates as shares of the image's size.
+
+    Empty files, which say that there is no object, and blank lines are allowed.
+
+    Args:
+        path: the text file.
+        classes: from the file's ids to those of the label maps.
+
+    Raises:
+        InputError: a file that cannot be read, or a malformed line; the message names the file and the line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the box file does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the box file cannot be read as text ({error})") from error
+    return [
+        _parse_box(line, f"{path}, line {number}", classes)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    ]
+
+
+def _parse_box(line: str, where: str, classes: Mapping[int, int]) -> Box:
+    fields = line.split()
+    if len(fields) != 5:
+        raise InputError(f"{where}: expected 'id x y width height', found {len(fields)} fields: {line.strip()!r}")
+    try:
+        label = int(fields[0])
+        x, y, width, height = (float(field) for field in fields[1:])
+    except ValueError:
+        raise InputError(f"{where}: expected an integer and four numbers, found {line.strip()!r}") from None
+    if label not in classes:
+        known = ", ".join(str(known) for known in sorted(classes))
+        raise InputError(f"{where}: unknown id {label}; the known ones are {known}")
+    if not (0 <= x <= 1 and 0 <= y <= 1 and 0 < width <= 1 and 0 < height <= 1):
+        raise InputError(
+            f"{where}: x, y, width and height must be shares of the image's size, from 0 to 1 (width and height "
+            f"above 0), found {line.strip()!r}"
+        )
+    return Box(classes[label], x, y, width, height)
+
+
+def _covered_pixels(centre: float, extent: float, size: int) -> slice:
+    """The pixels of one axis whose centres a box covers; at least the one in which the box's own centre lies."""
+    start = max(math.ceil((centre - extent / 2) * size - 0.5), 0)
+    stop = min(math.ceil((centre + extent / 2) * size - 0.5), size)
+    if stop <= start:
+        start = min(int(centre * size), size - 1)
+        stop = start + 1
+    return slice(start, stop)
+
+
+def box_counts(labels: Tensor, boxes: Iterable[Box], classes: Sequence[int]) -> Tensor:
+    """Compare one label map with the boxes of the same image, for data that has boxes but no masks.
+
+    A box counts as found when at least 25 % of its pixels carry its class.
+
+    Args:
+        labels: (H, W) predicted class ids.
+        boxes: the image's boxes; those of other classes are passed over.
+        classes: ids of the C classes that the boxes' makers looked for.
+
+    Returns:
+        (C, 4) int64, per class: boxes, boxes found, pixels of the class, and those of them inside a box of the class.
+
+    Raises:
+        InputError: labels that are not one map of integer ids.
+    """
+    if labels.ndim != 2 or labels.is_floating_point() or 0 in labels.shape:
+        raise InputError(f"expected a label map (H, W) of class ids, found {tuple(labels.shape)}, {labels.dtype}")
+    height, width = labels.shape
+    boxes = list(boxes)
+    counts = []
+    for label in classes:
+        carried = labels == label
+        inside = torch.zeros_like(carried)
+        number = found = 0
+        for box in boxes:
+            if box.label != label:
+                continue
+            area = (_covered_pixels(box.y, box.height, height), _covered_pixels(box.x, box.width, width))
+            inside[area] = True
+            number += 1
+            found += int(carried[area].double().mean() >= _FOUND_SHARE)
+        counts.append([number, found, int(carried.sum()), int((carried & inside).sum())])
+    return torch.tensor(counts, dtype=torch.int64, device=labels.device).view(len(counts), 4)
+
+
+def box_agreement(counts: Tensor) -> dict[str, Tensor]:
+    """Scores of (C, 4) counts of `box_counts`, of one image or added up over many.
+
+    Returns:
+        float64 tensors, NaN where there is nothing to count; higher is better:
+            found: (C,), share of the boxes of each class that were found.
+            inside: (C,), share of the pixels of each class that lie inside one of its boxes.
+            found_all, inside_all: the same over all boxes and all pixels of these classes.
+    """
+    number, found, pixels, inside = counts.double().unbind(1)
+    return {
+        "found": found / number,
+        "inside": inside / pixels,
+        "found_all": found.sum() / number.sum(),
+        "inside_all": inside.sum() / pixels.sum(),
+    }
+
+
+class BoxAgreement(Metric):
+    """Agreement of label maps with boxes that people drew, accumulated over all images and all processes.
+
+    Args:
+        classes: ids of the classes that the boxes' makers looked for, by default those of MSRS: car, person, bike.
+        **kwargs: those of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    counts: Tensor
+
+    def __init__(self, classes: Sequence[int] = (1, 2, 3), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classes = tuple(classes)
+        self.add_state("counts", torch.zeros(len(self.classes), 4, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, labels: Tensor, boxes: Sequence[Iterable[Box]]) -> None:
+        """Add a batch: label maps (B, H, W) of class ids, and the boxes of each of the B images."""
+        if len(labels) != len(boxes):
+            raise InputError(f"{len(labels)} label maps do not fit the boxes of {len(boxes)} images")
+        for label_map, image_boxes in zip(labels, boxes, strict=True):
+            self.counts += box_counts(label_map, image_boxes, self.classes).to(self.counts.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores of `box_agreement`, in the order of `self.classes`; `self.counts` holds the counts."""
+        return box_agreement(self.counts)

@@ -1,0 +1,280 @@
+"""The `virmfs` recipe: joint training of fusion and segmentation with alternating meta-learning steps.
+
+As the released training code of ViR-MFS does it. Every batch gets a full step, in some epochs a second-order meta step
+on one branch, and a second full step on the same batch:
+
+    L_f = 50 mean|∇f - max(∇v, ∇i)| + 20 mean|f - max(v, i)|,   L = L_f + cross-entropy
+    meta step on a branch with parameters θ:   θ' = θ - α ∇L_support(θ),   θ ← Adam(∇_θ L_query(θ'))
+
+The support is the first half of the batch and the query the second half (of a batch of one, the same pair). The fusion
+branch is the wavelet fusion modules and the fusion head, with L_f; the segmentation branch is the segmentation head, with
+the cross-entropy. The backbone is not touched by meta steps, so its features are computed once, without a graph.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+
+from tectum.data.datasets import dataset_info
+from tectum.data.transforms import PairDataset, Sample
+from tectum.errors import ConfigError
+from tectum.losses.fusion import gradient_loss, intensity_loss
+from tectum.losses.segmentation import cross_entropy, cross_entropy_sum
+from tectum.models import create_model
+from tectum.models.base import luminance
+from tectum.models.original import load_backbone
+from tectum.models.virmfs import ViRMFS
+from tectum.recipes import run
+from tectum.recipes.config import DataConfig, OptimiserConfig, RunConfig, Section
+
+Branch = Literal["fusion", "segmentation"]
+
+
+class ModelConfig(Section):
+    """Network: `name` and `arguments` go to `tectum.create_model`; `backbone_weights` is a file of `tectum models convert`."""
+
+    name: str = "virmfs_b0"
+    arguments: dict[str, Any] = {}
+    backbone_weights: Path | None = None
+
+
+class LossConfig(Section):
+    """Weights of the loss terms, and of the classes in the cross-entropy (None: 1 each)."""
+
+    gradient: float = Field(50.0, ge=0)
+    intensity: float = Field(20.0, ge=0)
+    segmentation: float = Field(1.0, ge=0)
+    class_weights: list[float] | None = None
+
+
+class MetaConfig(Section):
+    """Meta steps.
+
+    Attributes:
+        enabled: whether there are any.
+        schedule: the two public states of the authors' code differ. "first_release": in epochs from `warmup_epochs` on
+            that `period` divides, the fusion branch in even epochs, right after the first full step, and the segmentation
+            branch in odd epochs, after the second full step. "second_release": in every `period`-th epoch counted from
+            `warmup_epochs`, the two branches in turn, between the two full steps.
+        inner_lr: α of the inner step.
+        lr: of the separate Adam that applies the meta gradient.
+    """
+
+    enabled: bool = True
+    schedule: Literal["first_release", "second_release"] = "second_release"
+    warmup_epochs: int = Field(1, ge=0)
+    period: int = Field(3, ge=1)
+    inner_lr: float = Field(1e-5, gt=0)
+    lr: float = Field(5e-5, gt=0)
+
+
+class VirmfsConfig(Section):
+    """Config of the `virmfs` recipe.
+
+    Attributes:
+        second_full_step: whether each batch gets the second full step of the published recipe.
+    """
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig
+    meta: MetaConfig = MetaConfig()
+    second_full_step: bool = True
+    run: RunConfig
+
+
+def meta_branch(config: MetaConfig, epoch: int) -> Branch | None:
+    """The branch that gets meta steps in `epoch` (from 0), or None."""
+    if not config.enabled or epoch < config.warmup_epochs:
+        return None
+    if config.schedule == "first_release":
+        if epoch % config.period:
+            return None
+        return "fusion" if epoch % 2 == 0 else "segmentation"
+    turn, rest = divmod(epoch - config.warmup_epochs, config.period)
+    if rest:
+        return None
+    return "fusion" if turn % 2 == 0 else "segmentation"
+
+
+def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, Tensor]:
+    """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""
+    light = luminance(batch.visible)
+    return {
+        "gradient": config.gradient * gradient_loss(fused, light, batch.infrared),
+        "intensity": config.intensity * intensity_loss(fused, light, batch.infrared),
+    }
+
+
+class FusionBranch(nn.Module):
+    """L_f as a function of the fusion branch's parameters, for backbone features that are given."""
+
+    prefixes = ("model.fusions.", "model.deepest_fusion.", "model.fusion_head.")
+
+    def __init__(self, model: ViRMFS, config: LossConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, encoded: list[tuple[Tensor, Tensor]], batch: Sample) -> Tensor:
+        fused, _ = self.model.fuse_image(self.model.fuse_features(encoded), batch.visible, batch.infrared)
+        terms = fusion_loss(fused, batch, self.config)
+        return terms["gradient"] + terms["intensity"]
+
+
+class SegmentationBranch(nn.Module):
+    """Cross-entropy as a function of the segmentation head's parameters, for backbone features that are given."""
+
+    prefixes = ("model.segmentation_head.",)
+
+    def __init__(self, model: ViRMFS, weight: float, class_weights: Tensor | None) -> None:
+        super().__init__()
+        self.model, self.weight, self.class_weights = model, weight, class_weights
+
+    def forward(self, encoded: list[tuple[Tensor, Tensor]], batch: Sample) -> Tensor:
+        logits = self.model.segment(self.model.fuse_features(encoded), batch.infrared)
+        return self.weight * cross_entropy(logits, batch.labels, self.class_weights)
+
+
+def meta_gradients(branch: FusionBranch | SegmentationBranch, batch: Sample, inner_lr: float) -> dict[str, Tensor]:
+    """Second-order gradient of the query loss at θ' = θ - inner_lr ∇L_support(θ), for each parameter of the branch.
+
+    Args:
+        branch: with the network in training mode; batch statistics are updated, as in the published code.
+        batch: B pairs; support and query are its halves, the whole of it twice where B = 1.
+        inner_lr: step of the inner update.
+
+    Returns:
+        {name below `branch`: gradient}.
+    """
+    half = max(1, len(batch.visible) // 2)
+    support = Sample(*(x[:half] for x in batch))
+    query = Sample(*(x[-half:] for x in batch))
+    with torch.no_grad():
+        encoded = [branch.model.encode(part.visible, part.infrared) for part in (support, query)]
+    parameters = {name: p for name, p in branch.named_parameters() if name.startswith(branch.prefixes)}
+    inner = torch.autograd.grad(
+        functional_call(branch, parameters, (encoded[0], support)), list(parameters.values()), create_graph=True
+    )
+    adapted = {
+        name: parameter - inner_lr * gradient
+        for (name, parameter), gradient in zip(parameters.items(), inner, strict=True)
+    }
+    outer = functional_call(branch, adapted, (encoded[1], query))
+    return dict(zip(parameters, torch.autograd.grad(outer, list(parameters.values())), strict=True))
+
+
+def full_step(
+    model: ViRMFS,
+    batch: Sample,
+    config: LossConfig,
+    class_weights: Tensor | None,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """Leave the gradient of L, averaged over all processes, in the parameters; return the weighted loss terms.
+
+    The gradient is that of the whole batch, however many processes share it (but for batch statistics on CPUs, which each
+    process takes of its own pairs).
+    """
+    with accelerator.autocast():
+        output = model(batch.visible, batch.infrared)
+    terms = fusion_loss(output.fused.float(), batch, config)
+    terms["segmentation"] = config.segmentation * run.mean_over_processes(
+        *cross_entropy_sum(output.logits.float(), batch.labels, class_weights), accelerator
+    )
+    model.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()
+    run.average_gradients(model.parameters(), accelerator)
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def meta_step(
+    branch: FusionBranch | SegmentationBranch, batch: Sample, inner_lr: float, optimiser: Optimizer, accelerator: Accelerator
+) -> None:
+    """One meta step on a branch; always in float32, since half precision would lose the small second-order terms."""
+    gradients = meta_gradients(branch, batch, inner_lr)
+    parameters = dict(branch.named_parameters())
+    branch.zero_grad(set_to_none=True)
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient
+    run.average_gradients((parameters[name] for name in gradients), accelerator)
+    optimiser.step()
+
+
+def train(config: VirmfsConfig, directory: Path) -> Path:
+    """Train, or go on where the checkpoint in `directory` stands.
+
+    Args:
+        config: checked configuration.
+        directory: of the run: config, environment, logs, checkpoint, and the models `best` and `last`.
+
+    Returns:
+        The directory of the last model.
+
+    Raises:
+        ConfigError, InputError: for data or settings that do not fit.
+    """
+    accelerator = run.make_accelerator(config.run)
+    info = dataset_info(config.data.classes_of)
+    table, validation = run.training_tables(config.data, config.run)
+    torch.manual_seed(config.run.seed)
+    model = create_model(config.model.name, classes=len(info.classes), **config.model.arguments)
+    if not isinstance(model, ViRMFS):
+        raise ConfigError(f"the recipe virmfs trains the virmfs_* networks, not '{config.model.name}'")
+    if config.model.backbone_weights is not None:
+        load_backbone(model.backbone, config.model.backbone_weights)
+    model.metadata |= run.class_metadata(info)
+    model = run.place(model, accelerator)
+
+    class_weights = run.class_weights(config.loss.class_weights, info, accelerator.device)
+    optimiser = run.make_optimiser(config.optimiser, model.parameters())
+    branches: dict[Branch, FusionBranch | SegmentationBranch] = {
+        "fusion": FusionBranch(model, config.loss),
+        "segmentation": SegmentationBranch(model, config.loss.segmentation, class_weights),
+    }
+    meta_optimisers = {
+        name: torch.optim.Adam(
+            [p for key, p in branch.named_parameters() if key.startswith(branch.prefixes)], config.meta.lr
+        )
+        for name, branch in branches.items()
+    }
+    average = run.make_average(model, config.run.ema)
+    state = {"model": model, "optimiser": optimiser, "average": average}
+    state |= {f"meta_{name}": meta_optimiser for name, meta_optimiser in meta_optimisers.items()}
+
+    steps_per_epoch = len(table) // config.run.batch
+    total = config.run.epochs * steps_per_epoch
+    with run.Session(config, config.run, directory, state, total, accelerator) as session:
+        dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
+        for step, batch in run.batches(dataset, config.run, range(session.first_step, total), config.data.workers, accelerator):
+            epoch = step // steps_per_epoch
+            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
+            branch = meta_branch(config.meta, epoch)
+            late = branch == "segmentation" and config.meta.schedule == "first_release"
+
+            terms = full_step(model, batch, config.loss, class_weights, accelerator)
+            run.clip_and_step(optimiser, config.optimiser)
+            if branch is not None and not late:
+                meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)
+            if config.second_full_step:
+                full_step(model, batch, config.loss, class_weights, accelerator)
+                run.clip_and_step(optimiser, config.optimiser)
+            if branch is not None and late:
+                meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)
+
+            run.average_buffers(model, accelerator)
+            if average is not None:
+                average.update_parameters(model)
+            evaluated = model if average is None else average.module
+            session.log(step, epoch, terms, learning_rate)
+            if (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total:
+                session.validate(step, epoch, evaluated, validation)
+            session.checkpoint_if_due(step)
+        session.finish(model if average is None else average.module)
+    return directory / "last"
