@@ -1,4 +1,5 @@
-"""Street scenes rendered as exact triples of visible image, infrared image and MSRS labels.
+"""
+Street scenes rendered as exact triples of visible image, infrared image and MSRS labels.
 
 A scene is a street in metres: planar polygons with a material, seen by a pinhole camera, drawn far to near into a buffer
 of polygon numbers at three times the size. Everything else follows from that one buffer: the labels are the numbers at
@@ -15,7 +16,7 @@ cars, `guardrail` a railing, `bump` a raised strip across the road. A rider is a
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,7 +182,9 @@ class _Stage:
         sx, sy, sz = self.sun
         ground = [(x - sx * y / sy, 0.0, z - sz * y / sy) for x, y, z in points]
         if not self.first_thing:
-            self.plan_pencil.polygon([((x + _PLAN[0] / 2) * _PLAN_SCALE, z * _PLAN_SCALE) for x, _, z in ground], fill=255)
+            self.plan_pencil.polygon(
+                [((x + _PLAN[0] / 2) * _PLAN_SCALE, z * _PLAN_SCALE) for x, _, z in ground], fill=255
+            )
             return
         ground = _clip(ground)
         if len(ground) >= 3:
@@ -244,7 +247,9 @@ class _Frame:
         return nx * px + up * (py - _EYE) + nz * pz < 0
 
 
-def _capsule(stage: _Stage, a: Point, b: Point, ra: float, rb: float, material: Material, *, casts: bool = True) -> None:
+def _capsule(
+    stage: _Stage, a: Point, b: Point, ra: float, rb: float, material: Material, *, casts: bool = True
+) -> None:
     """A tapered round limb from `a` to `b`: its outline facing the camera, and a lighter core for roundness."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     angle = math.atan2(dy, dx) if dx * dx + dy * dy > 1e-8 else math.pi / 2
@@ -259,9 +264,9 @@ def _capsule(stage: _Stage, a: Point, b: Point, ra: float, rb: float, material: 
         return points
 
     stage.add(outline(1.0, 0.0), material, normal=(0.75, 0.1, -0.65), casts=casts)
-    if stage.pixels(ra, z) > 1.2:
-        stage.add(outline(0.93, -0.08), material, normal=(-0.75, 0.15, -0.65))
-        stage.add(outline(0.62, 0.0), material._replace(heat=material.heat + 0.4), normal=(0.0, 0.1, -1.0))
+    if stage.pixels(ra, z) > 1.5:  # the shifted copies touch the outline's left edge, so no sliver of it is left there
+        stage.add(outline(0.80, -0.20), material, normal=(-0.75, 0.15, -0.65))
+        stage.add(outline(0.52, 0.0), material._replace(heat=material.heat + 0.5), normal=(0.0, 0.1, -1.0))
 
 
 def _disc(
@@ -358,13 +363,12 @@ _BODIES: dict[str, tuple[float, float, list[tuple[float, float]], list[tuple[flo
 
 
 def _car(
-    stage: _Stage, x: float, z: float, heading: float, rng: np.random.Generator, *, running: bool, lamps: bool
+    stage: _Stage, rng: np.random.Generator, x: float, z: float, heading: float, *, running: bool, lamps: bool
 ) -> None:
     kind = str(rng.choice(["sedan", "hatch", "suv", "van"], p=[0.35, 0.3, 0.25, 0.1]))
     half, axle, body, cabin = _BODIES[kind]
     paint = _choose(rng, _PAINTS)
-    on = Frame = _Frame(stage, x, z, heading)
-    del Frame
+    on = _Frame(stage, x, z, heading)
     lit = lamps and running
     shell = Material(paint, _AIR + 0.5, CAR, gloss=0.16, grain=0.02, solar=4.0)
     hood = shell._replace(heat=_AIR + (11.0 if running else 0.5))
@@ -379,7 +383,9 @@ def _car(
         t = max(abs(along) - 1.2, 0.0) / 1.1
         return half * (1 - 0.13 * t * t)
 
-    stage.touch([on(rear - 0.1, 0, -half), on(front + 0.1, 0, -half), on(front + 0.1, 0, half), on(rear - 0.1, 0, half)], 235)
+    stage.touch(
+        [on(rear - 0.1, 0, -half), on(front + 0.1, 0, -half), on(front + 0.1, 0, half), on(rear - 0.1, 0, half)], 235
+    )
     # Under the car: the wheels seen from the front or the back, then the dark floor.
     for along in (-axle, axle) if on.sees((1, 0, 0), (front, 0.4, 0)) else (axle, -axle):
         for across in (-half + 0.13, half - 0.13):
@@ -388,7 +394,10 @@ def _car(
     low = body[0][1]
     for along, outward in ((rear + 0.15, -1.0), (front - 0.15, 1.0)):
         if on.sees((outward, 0, 0), (along, 0.3, 0)):
-            stage.add([on(along, 0.2, -0.6), on(along, low + 0.1, -0.6), on(along, low + 0.1, 0.6), on(along, 0.2, 0.6)], exhaust)
+            stage.add(
+                [on(along, 0.2, -0.6), on(along, low + 0.1, -0.6), on(along, low + 0.1, 0.6), on(along, 0.2, 0.6)],
+                exhaust,
+            )
 
     # The body: an outline swept across, its convex edges painted where they face the camera.
     for k in range(len(body) - 1):
@@ -570,8 +579,8 @@ def _trunk(stage: _Stage, on: _Frame, looks: _Looks, hip: Point, neck: Point, *,
 
     stage.add(shape(1.0, 0.0), looks.top, normal=(0.75, 0.1, -0.65), casts=casts)
     if stage.pixels(0.2, z) > 2:
-        stage.add(shape(0.92, -0.09), looks.top, normal=(-0.75, 0.15, -0.65))
-        stage.add(shape(0.62, 0.0), looks.top._replace(heat=looks.top.heat + 0.7), normal=(0.0, 0.15, -1.0))
+        stage.add(shape(0.84, -0.16), looks.top, normal=(-0.75, 0.15, -0.65))
+        stage.add(shape(0.56, 0.0), looks.top._replace(heat=looks.top.heat + 0.7), normal=(0.0, 0.15, -1.0))
     _capsule(stage, (nx, ny - 0.04 * k, z), (nx, ny + 0.06 * k, z), 0.055 * k, 0.052 * k, looks.skin, casts=False)
     lean = 0.035 * on.ahead[0] * k
     cx, cy = nx + lean, ny + 0.175 * k
@@ -597,7 +606,9 @@ def _trunk(stage: _Stage, on: _Frame, looks: _Looks, hip: Point, neck: Point, *,
         stage.add(cap, looks.hair, normal=(0, 0.5, -0.85))
 
 
-def _walker(stage: _Stage, x: float, z: float, heading: float, rng: np.random.Generator, *, standing: bool = False) -> None:
+def _walker(
+    stage: _Stage, rng: np.random.Generator, x: float, z: float, heading: float, *, standing: bool = False
+) -> None:
     looks = _looks(rng)
     k = looks.scale
     phase = float(rng.uniform(0, 2 * math.pi))
@@ -620,7 +631,7 @@ def _walker(stage: _Stage, x: float, z: float, heading: float, rng: np.random.Ge
 
     def arm(sign: float) -> None:
         angle = -0.85 * swing * sign
-        shoulder = (0.0, hip_y + 0.49 * k, 0.205 * sign * k)
+        shoulder = (0.0, hip_y + 0.49 * k, 0.185 * sign * k)
         elbow = (0.28 * k * math.sin(angle), shoulder[1] - 0.28 * k * math.cos(angle), shoulder[2] + 0.035 * sign * k)
         fore = angle + 0.35
         hand = (elbow[0] + 0.25 * k * math.sin(fore), elbow[1] - 0.25 * k * math.cos(fore), elbow[2])
@@ -649,7 +660,7 @@ def _backpack(stage: _Stage, on: _Frame, looks: _Looks, bag: Material, hip_y: fl
     _capsule(stage, low, high, wide * k, wide * 0.9 * k, bag)
 
 
-def _bike(stage: _Stage, x: float, z: float, heading: float, rng: np.random.Generator, *, ridden: bool) -> None:
+def _bike(stage: _Stage, rng: np.random.Generator, x: float, z: float, heading: float, *, ridden: bool) -> None:
     on = _Frame(stage, x, z, heading)
     paint = Material(_choose(rng, _PAINTS), _AIR + 0.5, BIKE, gloss=0.1, grain=0.02)
     rubber = Material(_rgb(20, 20, 21), _AIR + (4.0 if ridden else 0.5), BIKE, grain=0.02)
@@ -723,9 +734,9 @@ def _joint(a: Point, b: Point, upper: float, lower: float) -> Point:
     return (a[0] + along * eu - bulge * ev, a[1] + along * ev + bulge * eu, (a[2] + b[2]) / 2)
 
 
-def _cone(stage: _Stage, x: float, z: float) -> None:
+def _cone(stage: _Stage, rng: np.random.Generator, x: float, z: float) -> None:
     on = _Frame(stage, x, z, 0.0)
-    orange = Material(_rgb(228, 74, 22), _AIR - 0.5, CONE, grain=0.04)
+    orange = Material(_scaled(_rgb(228, 74, 22), float(rng.uniform(0.75, 1.1))), _AIR - 0.5, CONE, grain=0.04)
     white = Material(_rgb(232, 232, 228), _AIR - 0.8, CONE, grain=0.02)
     foot = Material(_rgb(40, 36, 34), _AIR, CONE, grain=0.05)
     stage.touch([on(a, 0, s) for a, s in ((-0.2, -0.2), (0.2, -0.2), (0.2, 0.2), (-0.2, 0.2))], 170)
@@ -745,30 +756,43 @@ def _capsule_band(stage: _Stage, on: _Frame, y0: float, y1: float, r0: float, r1
         stage.add(quad, material, normal=(slope, 0.1, -math.sqrt(0.99 - slope * slope)), casts=True)
 
 
-def _bollard(stage: _Stage, x: float, z: float) -> None:
+def _bollard(stage: _Stage, rng: np.random.Generator, x: float, z: float) -> None:
     on = _Frame(stage, x, z, 0.0)
     stage.touch([on(a, 0, s) for a, s in ((-0.16, -0.16), (0.16, -0.16), (0.16, 0.16), (-0.16, 0.16))], 170)
-    dark = Material(_rgb(44, 48, 52), _AIR + 1.0, CAR_STOP, grain=0.04)
+    dark = Material(_scaled(_rgb(44, 48, 52), float(rng.uniform(0.6, 1.5))), _AIR + 1.0, CAR_STOP, grain=0.04)
     white = Material(_rgb(226, 228, 224), _AIR + 0.2, CAR_STOP, grain=0.02)
     for low, high, material in ((0.0, 0.60, dark), (0.60, 0.74, white), (0.74, 0.86, dark)):
         _capsule_band(stage, on, low, high, 0.115, 0.115, material)
     _disc(stage, on(0, 0.86, 0), 0.115, (1, 0, 0), (0, 0, 1), dark)
 
 
-def _hoop(stage: _Stage, x: float, z: float) -> None:
+def _hoop(stage: _Stage, rng: np.random.Generator, x: float, z: float) -> None:
     """A pipe bent to an inverted U, across the way of a car."""
     on = _Frame(stage, x, z, 0.0)
-    pipe = Material(_rgb(206, 208, 208), _AIR - 0.3, CAR_STOP, gloss=0.08, grain=0.03)
-    path = [(-0.55, 0.0), (-0.55, 0.62), (-0.50, 0.74), (-0.38, 0.80), (0.38, 0.80), (0.50, 0.74), (0.55, 0.62), (0.55, 0.0)]
+    pipe = Material(
+        _scaled(_rgb(206, 208, 208), float(rng.uniform(0.7, 1.05))), _AIR - 1.0, CAR_STOP, gloss=0.08, grain=0.03
+    )
+    path = [
+        (-0.55, 0.0),
+        (-0.55, 0.62),
+        (-0.50, 0.74),
+        (-0.38, 0.80),
+        (0.38, 0.80),
+        (0.50, 0.74),
+        (0.55, 0.62),
+        (0.55, 0.0),
+    ]
     for (s0, y0), (s1, y1) in zip(path, path[1:], strict=False):
         _capsule(stage, on(0, y0, s0), on(0, y1, s1), 0.038, 0.038, pipe)
     for s in (-0.55, 0.55):
         stage.touch([on(a, 0, s + b) for a, b in ((-0.09, -0.09), (0.09, -0.09), (0.09, 0.09), (-0.09, 0.09))], 150)
 
 
-def _railing(stage: _Stage, x: float, z0: float, z1: float) -> None:
+def _railing(stage: _Stage, rng: np.random.Generator, x: float, z0: float, z1: float) -> None:
     """A railing of pipes along the kerb, from far to near."""
-    pipe = Material(_rgb(214, 216, 212), _AIR - 0.6, GUARDRAIL, gloss=0.06, grain=0.04)
+    pipe = Material(
+        _scaled(_rgb(214, 216, 212), float(rng.uniform(0.9, 1.0))), _AIR - 1.2, GUARDRAIL, gloss=0.06, grain=0.04
+    )
     count = max(2, round((z1 - z0) / 2.0))
     for k in reversed(range(count)):
         near, far = z0 + (z1 - z0) * k / count, z0 + (z1 - z0) * (k + 1) / count
@@ -785,9 +809,13 @@ def _railing(stage: _Stage, x: float, z0: float, z1: float) -> None:
             _capsule(stage, (post[0], foot, post[2]), (post[0], top, post[2]), radius, radius, pipe)
 
 
-def _street_lamp(stage: _Stage, x: float, z: float, reach: float, colour: Colour, *, lit: bool) -> None:
+def _street_lamp(
+    stage: _Stage, rng: np.random.Generator, x: float, z: float, reach: float, warmth: float, *, lit: bool
+) -> None:
+    """A lamp whose arm spans `reach` over the road; `warmth` numbers the colour of its light."""
+    colour = ((1.0, 0.74, 0.42), (1.0, 0.86, 0.66), (0.86, 0.94, 1.0))[int(warmth)]
     on = _Frame(stage, x, z, 0.0)
-    steel = Material(_rgb(92, 98, 102), _AIR - 0.4, grain=0.05)
+    steel = Material(_scaled(_rgb(92, 98, 102), float(rng.uniform(0.9, 1.1))), _AIR - 0.4, grain=0.05)
     top = on(0, 6.2, 0)
     arm = on(0, 6.5, reach)
     _capsule(stage, on(0, 0, 0), top, 0.085, 0.055, steel)
@@ -803,7 +831,7 @@ def _street_lamp(stage: _Stage, x: float, z: float, reach: float, colour: Colour
         stage.flares.append(Flare(place, colour, 0.16))
 
 
-def _sign(stage: _Stage, x: float, z: float, rng: np.random.Generator) -> None:
+def _sign(stage: _Stage, rng: np.random.Generator, x: float, z: float) -> None:
     on = _Frame(stage, x, z, 0.0)
     steel = Material(_rgb(128, 132, 134), _AIR - 0.4, grain=0.05)
     _capsule(stage, on(0, 0, 0), on(0, 2.75, 0), 0.035, 0.035, steel)
@@ -814,10 +842,18 @@ def _sign(stage: _Stage, x: float, z: float, rng: np.random.Generator) -> None:
     _disc(stage, on(-0.05, 2.45, 0), 0.33, right, up, Material(outer, _AIR - 1.0, grain=0.0), casts=True)
     x0, y0, z0 = on(-0.06, 2.45, 0)
     bar = Material(inner, _AIR - 1.0, grain=0.0)
-    stage.add([(x0 - 0.22, y0 - 0.06, z0), (x0 - 0.22, y0 + 0.06, z0), (x0 + 0.22, y0 + 0.06, z0), (x0 + 0.22, y0 - 0.06, z0)], bar)
+    stage.add(
+        [
+            (x0 - 0.22, y0 - 0.06, z0),
+            (x0 - 0.22, y0 + 0.06, z0),
+            (x0 + 0.22, y0 + 0.06, z0),
+            (x0 + 0.22, y0 - 0.06, z0),
+        ],
+        bar,
+    )
 
 
-def _tree(stage: _Stage, x: float, z: float, rng: np.random.Generator) -> None:
+def _tree(stage: _Stage, rng: np.random.Generator, x: float, z: float) -> None:
     on = _Frame(stage, x, z, 0.0)
     tall = float(rng.uniform(5.0, 8.0))
     crown = float(rng.uniform(1.5, 2.3))
@@ -874,7 +910,7 @@ class _Wall(NamedTuple):
 
 
 def _building(
-    stage: _Stage, x: float, z0: float, z1: float, away: float, rng: np.random.Generator, *, lit: bool
+    stage: _Stage, rng: np.random.Generator, x: float, z0: float, z1: float, away: float, *, lit: bool
 ) -> None:
     """A block beside the street; `away` is the sign of the side. Its ends are seen through the gaps."""
     colour = _choose(rng, _WALLS)
@@ -913,9 +949,17 @@ def _facade(
     lit: bool,
 ) -> None:
     def panel(u0: float, u1: float, y0: float, y1: float, material: Material) -> None:
-        stage.add([face.at(u0, y0, length), face.at(u0, y1, length), face.at(u1, y1, length), face.at(u1, y0, length)], material)
+        stage.add(
+            [face.at(u0, y0, length), face.at(u0, y1, length), face.at(u1, y1, length), face.at(u1, y0, length)],
+            material,
+        )
 
-    quad = [face.at(0, 0, length), face.at(0, height, length), face.at(length, height, length), face.at(length, 0, length)]
+    quad = [
+        face.at(0, 0, length),
+        face.at(0, height, length),
+        face.at(length, height, length),
+        face.at(length, 0, length),
+    ]
     stage.add(quad, wall, casts=True)
     nearest = max(min(face.start[2], face.end[2]), 3.0)
     if stage.pixels(1.0, nearest) < 3:
@@ -929,7 +973,9 @@ def _facade(
     sill, top = 0.85, floor - 0.45
     warm = (float(rng.uniform(0.9, 1.1)), 0.72, 0.40)
     cool = (0.75, 0.85, 0.95)
-    trim = Material(_scaled(wall.colour, 0.55) if sum(wall.colour) > 0.9 else _rgb(206, 202, 192), wall.heat - 0.3, grain=0.05)
+    trim = Material(
+        _scaled(wall.colour, 0.55) if sum(wall.colour) > 0.9 else _rgb(206, 202, 192), wall.heat - 0.3, grain=0.05
+    )
     for storey in range(storeys):
         base = ground + storey * floor
         if storey == 0 or rng.random() < 0.3:
@@ -946,7 +992,9 @@ def _facade(
             if stage.pixels(0.1, nearest) > 1.2:
                 if blind < 0.45:  # a blind, partly down
                     cloth = Material(_rgb(190, 182, 164), heat + 1.5, glow=_scaled(glow, 0.5), grain=0.04)
-                    panel(u - wide / 2, u + wide / 2, base + top - (top - sill) * (0.2 + float(blind)), base + top, cloth)
+                    panel(
+                        u - wide / 2, u + wide / 2, base + top - (top - sill) * (0.2 + float(blind)), base + top, cloth
+                    )
                 panel(u - 0.035, u + 0.035, base + sill, base + top, trim)
                 panel(u - wide / 2 - 0.14, u + wide / 2 + 0.14, base + sill - 0.14, base + sill - 0.04, ledge)
     if shop:
@@ -955,14 +1003,24 @@ def _facade(
             glowing, leaky, pick = rng.random(3)
             glow = _scaled(warm if pick < 0.6 else cool, 1.1) if lit and glowing < 0.5 else (0.0, 0.0, 0.0)
             heat = wall.heat + (6.0 if leaky < 0.3 else -1.0)
-            panel(u0, u1, 0.45, ground - 0.85, Material(_rgb(40, 46, 52), heat, glow=glow, gloss=0.35, grain=0.02, solar=0.5))
+            panel(
+                u0,
+                u1,
+                0.45,
+                ground - 0.85,
+                Material(_rgb(40, 46, 52), heat, glow=glow, gloss=0.35, grain=0.02, solar=0.5),
+            )
             panel((u0 + u1) / 2 - 0.05, (u0 + u1) / 2 + 0.05, 0.1, ground - 0.85, trim)
             if pick < 0.3:
                 door = Material(_rgb(60, 44, 34), wall.heat + 0.5, grain=0.1)
                 panel(u0 + 0.1, u0 + 1.1, 0.0, 2.2, door)
-        board = _choose(rng, (_rgb(150, 36, 32), _rgb(34, 84, 66), _rgb(30, 60, 110), _rgb(196, 150, 56), _rgb(48, 48, 52)))
+        board = _choose(
+            rng, (_rgb(150, 36, 32), _rgb(34, 84, 66), _rgb(30, 60, 110), _rgb(196, 150, 56), _rgb(48, 48, 52))
+        )
         panel(0.1, length - 0.1, ground - 0.80, ground - 0.22, Material(board, wall.heat - 0.5, grain=0.04))
-        letters = Material(_rgb(236, 230, 214), wall.heat - 0.5, glow=_scaled(warm, 0.7) if lit else (0, 0, 0), grain=0.0)
+        letters = Material(
+            _rgb(236, 230, 214), wall.heat - 0.5, glow=_scaled(warm, 0.7) if lit else (0, 0, 0), grain=0.0
+        )
         u = length * 0.3
         while u < length * 0.7:
             w = float(rng.uniform(0.14, 0.32))
@@ -991,7 +1049,11 @@ _FAR = 110.0  # metres, end of the street
 
 
 def _build(stage: _Stage, seed: int, condition: str) -> None:
-    """Paint the street of a seed. All choices come from the seed; the condition switches lamps and adds the dazzled one."""
+    """
+    Paint the street of a seed.
+
+    All choices come from the seed; the condition switches lamps and adds the dazzled one.
+    """
     rng = np.random.default_rng([seed, 1])
     lamps = condition in ("night", "glare")
     headlights = lamps or condition == "fog"
@@ -1006,127 +1068,136 @@ def _build(stage: _Stage, seed: int, condition: str) -> None:
     _ground(stage, rng, left, right, here, parking, walk)
 
     things: list[tuple[float, int, Callable[[np.random.Generator], None]]] = []
+    taken: list[tuple[float, float, float, float]] = []
 
-    taken: list[tuple[float, float, float, float]] = []  # centre and half sizes of what stands on the ground
+    def put(z: float, draw: Callable[..., None], *args: float, **options: bool) -> None:
+        """Something to be painted at the distance `z`, with random choices of its own."""
+        things.append((z, len(things), lambda own: draw(stage, own, *args, **options)))
 
     def free(x: float, z: float, wide: float, deep: float) -> bool:
+        """Whether nothing stands within these half sizes; if so, the place is taken from now on."""
         if any(abs(x - u) < wide + w and abs(z - v) < deep + d for u, v, w, d in taken):
             return False
         taken.append((x, z, wide, deep))
         return True
 
-    def put(z: float, draw: Callable[[np.random.Generator], None]) -> None:
-        things.append((z, len(things), draw))
-
-    # Buildings first: they stand behind everything else.
-    blocks: list[tuple[float, Callable[[np.random.Generator], None]]] = []
+    # Blocks, with trees in the gaps. They stand behind everything else.
     for away, edge in ((-1.0, left - walk["left"]), (1.0, right + walk["right"])):
         z = float(rng.uniform(-6.0, 1.0))
         while z < _FAR:
             length = float(rng.uniform(9.0, 17.0))
-            back = edge + away * float(rng.choice([0.0, 0.0, 0.5]))
-            blocks.append((z, lambda r, x=back, a=z, b=z + length, s=away: _building(stage, x, a, b, s, r, lit=lamps)))  # type: ignore[misc]
+            put(z, _building, edge + away * float(rng.choice([0.0, 0.0, 0.5])), z, z + length, away, lit=lamps)
+            z += length
             gap = float(rng.choice([0.0, 0.0, 4.0, 9.0]))
-            if gap > 0:  # a tree or two in the gap
-                for k in range(1 + (gap > 5)):
-                    place = (edge + away * float(rng.uniform(2.0, 5.0)), z + length + 2.0 + 4.5 * k)
-                    blocks.append((place[1], lambda r, p=place: _tree(stage, *p, r)))  # type: ignore[misc]
-            z += length + gap
+            for k in range(math.ceil(gap / 5)):
+                place = z + 2.0 + 4.5 * k
+                put(place, _tree, edge + away * float(rng.uniform(2.0, 5.0)), place)
+            z += gap
     end = _Wall(stage.turn((-40.0, 0.0, _FAR + 4)), stage.turn((40.0, 0.0, _FAR + 4)))
     wall = Material(_choose(rng, _WALLS), _AIR + 1.5)
     _facade(stage, end, 80.0, 15.0, 3.8, 3.1, 3, wall, np.random.default_rng([seed, 2]), lit=lamps)
-    for number, (_, draw) in enumerate(sorted(blocks, key=lambda b: -b[0])):
+    for _, number, draw in sorted(things, key=lambda t: -t[0]):  # far to near
         draw(np.random.default_rng([seed, 3, number]))
-
+    things.clear()
     stage.first_thing = len(stage.materials)
 
     # Lamps, trees and signs along the kerbs.
-    lamp_colour = _choose(rng, ((1.0, 0.74, 0.42), (1.0, 0.86, 0.66), (0.86, 0.94, 1.0)))
+    warmth = int(rng.integers(3))
     lamp_side = 1.0 if rng.random() < 0.5 else -1.0
     first = float(rng.uniform(8.0, 15.0))
     for k in range(4):
         z = first + 22.0 * k
         x, reach = (right + 0.5, -1.3) if lamp_side > 0 else (left - 0.5, 1.3)
-        put(z, lambda _, x=x, z=z, reach=reach: _street_lamp(stage, x, z, reach, lamp_colour, lit=lamps or condition == "fog"))  # type: ignore[misc]
+        if free(x, z, 0.2, 0.2):
+            put(z, _street_lamp, x, z, reach, warmth, lit=headlights)
     for side, x in ((-1.0, left - 0.8), (1.0, right + 0.8)):
-        if rng.random() < 0.6:
-            z = float(rng.uniform(9.0, 18.0)) + (6.0 if side == lamp_side else 0.0)
-            for _ in range(int(rng.integers(1, 4))):
-                put(z, lambda r, x=x, z=z: _tree(stage, x, z, r))  # type: ignore[misc]
-                z += float(rng.uniform(9.0, 14.0))
-    if rng.random() < 0.6:
-        z = float(rng.uniform(9.0, 22.0))
-        put(z, lambda r, z=z: _sign(stage, right + 0.45, z, r))  # type: ignore[misc]
+        z = float(rng.uniform(9.0, 18.0)) + (6.0 if side == lamp_side else 0.0)
+        for _ in range(int(rng.choice([0, 0, 1, 2, 3]))):
+            if free(x, z, 0.3, 0.5):
+                put(z, _tree, x, z)
+            z += float(rng.uniform(9.0, 14.0))
+    z = float(rng.uniform(9.0, 22.0))
+    if rng.random() < 0.6 and free(right + 0.45, z, 0.3, 0.3):
+        put(z, _sign, right + 0.45, z)
 
-    # Traffic: one car ahead, one or two oncoming, parked cars.
-    ahead = float(rng.uniform(11.0, 30.0))
+    # Traffic: oncoming, ahead or across, and parked.
     own, other = here + lane / 2, here - lane / 2
-    crossing = rng.random() < 0.28
+    crossing = bool(rng.random() < 0.28)
+    oncoming = float(rng.uniform(13.0, 24.0)) + (8.0 if crossing else 0.0)
+    taken.append((other, oncoming, 1.0, 2.6))
+    put(oncoming, _car, other, oncoming, math.pi, running=True, lamps=headlights)
     if crossing:
-        z, x = float(rng.uniform(10.0, 15.0)), float(rng.uniform(-1.5, 3.0))
-        turn = math.pi / 2 if rng.random() < 0.5 else -math.pi / 2
-        put(z, lambda r, x=x, z=z, t=turn: _car(stage, x, z, t, r, running=True, lamps=headlights))  # type: ignore[misc]
+        z, turn = float(rng.uniform(10.0, 15.0)), float(rng.choice([-0.5, 0.5])) * math.pi
+        x = float(rng.uniform(left + 2.6, right - 2.6))
+        taken.append((x, z, 2.6, 1.2))
+        put(z, _car, x, z, turn, running=True, lamps=headlights)
     elif rng.random() < 0.75:
-        put(ahead, lambda r, x=own, z=ahead: _car(stage, x, z, 0.0, r, running=True, lamps=headlights))  # type: ignore[misc]
-    oncoming = float(rng.uniform(13.0, 26.0)) + (7.0 if crossing else 0.0)
-    put(oncoming, lambda r, x=other, z=oncoming: _car(stage, x, z, math.pi, r, running=True, lamps=headlights))  # type: ignore[misc]
-    for side, width in parking.items():
-        x = left + width / 2 if side == "left" else right - width / 2
+        z = float(rng.uniform(11.0, 30.0))
+        taken.append((own, z, 1.0, 2.6))
+        put(z, _car, own, z, 0.0, running=True, lamps=headlights)
+    for side, width, x, turn in (
+        (-1.0, parking["left"], left + 1.15, math.pi),
+        (1.0, parking["right"], right - 1.15, 0.0),
+    ):
         z = float(rng.uniform(6.5, 11.0))
-        for _ in range(int(rng.integers(2, 5))):
-            turn = math.pi if side == "left" else 0.0
-            if width and rng.random() < 0.85:
-                put(z, lambda r, x=x, z=z, t=turn: _car(stage, x, z, t, r, running=False, lamps=False))  # type: ignore[misc]
+        for _ in range(int(rng.integers(2, 6)) if width else 0):
+            if rng.random() < 0.85 and free(x, z, 1.0, 2.3):
+                put(z, _car, x + side * float(rng.uniform(-0.1, 0.1)), z, turn, running=False, lamps=False)
             z += float(rng.uniform(5.6, 7.5))
 
-    # People: on the pavements, crossing, and riding.
-    for x0, x1 in ((left - walk["left"] + 0.4, left - 0.6), (right + 0.6, right + walk["right"] - 0.4)):
-        for _ in range(int(rng.integers(1, 4))):
-            x, z = float(rng.uniform(x0, x1)), float(rng.uniform(6.5, 26.0))
-            turn = float(rng.choice([0.0, math.pi])) + float(rng.normal(0, 0.15))
-            stands = bool(rng.random() < 0.2)
-            put(z, lambda r, x=x, z=z, t=turn, s=stands: _walker(stage, x, z, t, r, standing=s))  # type: ignore[misc]
-    for _ in range(int(rng.choice([0, 1, 1, 2]))):
-        x, z = float(rng.uniform(left + parking["left"], right - parking["right"])), float(rng.uniform(6.0, 11.0))
-        turn = float(rng.choice([-1.0, 1.0])) * math.pi / 2 + float(rng.normal(0, 0.12))
-        put(z, lambda r, x=x, z=z, t=turn: _walker(stage, x, z, t, r))  # type: ignore[misc]
-    if rng.random() < 0.6:
-        z = float(rng.uniform(7.0, 16.0))
-        if rng.random() < 0.5:
-            turn, x = float(rng.choice([-1.0, 1.0])) * math.pi / 2, float(rng.uniform(-2.5, 2.5))
-        else:
-            turn, x = (0.0, right - parking["right"] - 0.6)
-        turn += float(rng.normal(0, 0.1))
-        put(z, lambda r, x=x, z=z, t=turn: _bike(stage, x, z, t, r, ridden=True))  # type: ignore[misc]
-    if rng.random() < 0.55:
-        z, x = float(rng.uniform(6.0, 12.0)), (left - walk["left"] + 0.5 if rng.random() < 0.5 else right + walk["right"] - 0.6)
-        for k in range(int(rng.integers(2, 6))):
-            turn = 1.25 if x < 0 else -1.25
-            put(z + 0.75 * k, lambda r, x=x, z=z + 0.75 * k, t=turn: _bike(stage, x, z, t, r, ridden=False))  # type: ignore[misc]
-
-    # Street furniture with labels of its own.
+    # What has a label of its own: cones, a railing, bollards or hoops.
     if rng.random() < 0.5:
         z, x = float(rng.uniform(5.5, 10.0)), right - parking["right"] - 0.35
         for k in range(int(rng.integers(2, 6))):
-            put(z, lambda _, x=x - 0.18 * k, z=z: _cone(stage, x, z))  # type: ignore[misc]
+            if free(x - 0.18 * k, z, 0.2, 0.2):
+                put(z, _cone, x - 0.18 * k, z)
             z += float(rng.uniform(1.3, 2.2))
     if rng.random() < 0.55:
-        x = left - 0.35 if rng.random() < 0.5 else right + 0.35
+        x = left - 0.3 if rng.random() < 0.5 else right + 0.3
         z = float(rng.uniform(4.0, 9.0))
-        stop = z + float(rng.uniform(6.0, 14.0))
-        step = 4.0
-        while z < stop:  # in pieces, so that people can stand before and behind it
-            put(z + step / 2, lambda _, x=x, a=z, b=z + step: _railing(stage, x, a, b))  # type: ignore[misc]
-            z += step
+        for _ in range(int(rng.integers(2, 5))):  # in pieces, so that people can stand before and behind it
+            if free(x, z + 2.0, 0.1, 1.99):
+                put(z + 2.0, _railing, x, z, z + 4.0)
+            z += 4.0
     if rng.random() < 0.5:
-        z, side = float(rng.uniform(5.5, 12.0)), (left - 0.5, right + 0.5)[int(rng.integers(2))]
-        hoop = rng.random() < 0.4
-        for k in range(int(rng.integers(2, 4))):
-            far = z + 1.9 * k
-            put(far, lambda _, x=side, z=far: _hoop(stage, x, z) if hoop else _bollard(stage, x, z))  # type: ignore[misc]
-    if condition == "glare":
-        place = oncoming - 0.4
-        put(place, lambda r: _walker(stage, other + 1.75, place, 0.9 * math.pi, r))
+        z, x = float(rng.uniform(5.5, 12.0)), (left - 0.5, right + 0.5)[int(rng.integers(2))]
+        shape = _hoop if rng.random() < 0.4 else _bollard
+        for _ in range(int(rng.integers(2, 4))):
+            if free(x, z, 0.6 if shape is _hoop else 0.2, 0.3):
+                put(z, shape, x, z)
+            z += 1.9
+
+    # Bicycles, ridden and parked.
+    if rng.random() < 0.6:
+        z = float(rng.uniform(7.0, 16.0))
+        turn, x = 0.0, right - parking["right"] - 0.6
+        if rng.random() < 0.5:
+            turn, x = float(rng.choice([-0.5, 0.5])) * math.pi, float(rng.uniform(left + 1.5, right - 1.5))
+        if free(x, z, *((1.0, 0.4) if turn else (0.4, 1.0))):
+            put(z, _bike, x, z, turn + float(rng.normal(0, 0.1)), ridden=True)
+    if rng.random() < 0.55:
+        z, side = float(rng.uniform(6.0, 12.0)), float(rng.choice([-1.0, 1.0]))
+        x = left - walk["left"] + 0.7 if side < 0 else right + walk["right"] - 0.7
+        for _ in range(int(rng.integers(2, 6))):
+            if free(x, z, 0.7, 0.3):
+                put(z, _bike, x, z, -1.25 * side + float(rng.normal(0, 0.06)), ridden=False)
+            z += 0.8
+
+    # People on the pavements and crossing.
+    for x0, x1 in ((left - walk["left"] + 0.4, left - 0.6), (right + 0.6, right + walk["right"] - 0.4)):
+        for _ in range(int(rng.integers(1, 5))):
+            x, z = float(rng.uniform(x0, x1)), float(rng.uniform(6.0, 24.0))
+            turn = float(rng.choice([0.0, math.pi])) + float(rng.normal(0, 0.25))
+            stands = bool(rng.random() < 0.2)
+            if free(x, z, 0.35, 0.4):
+                put(z, _walker, x, z, turn, standing=stands)
+    for _ in range(int(rng.choice([0, 1, 1, 2]))):
+        x, z = float(rng.uniform(left + parking["left"], right - parking["right"])), float(rng.uniform(6.0, 11.0))
+        turn = float(rng.choice([-0.5, 0.5])) * math.pi + float(rng.normal(0, 0.15))
+        if free(x, z, 0.6, 0.4):
+            put(z, _walker, x, z, turn)
+    if condition == "glare":  # the one whom only the infrared image shows
+        put(oncoming - 2.7, _walker, other + 0.55, oncoming - 2.7, 1.35, standing=False)
 
     for _, number, draw in sorted(things, key=lambda t: -t[0]):  # far to near
         draw(np.random.default_rng([seed, 4, number]))
@@ -1149,7 +1220,9 @@ def _ground(
     tone = int(rng.integers(58, 84))
     road = Material(_rgb(tone, tone, tone + 3), _AIR + 4.5, grain=0.20, thermal_grain=0.9, solar=5.0)
     slab_tone = int(rng.integers(118, 150))
-    slabs = Material(_rgb(slab_tone, slab_tone - 4, slab_tone - 12), _AIR + 2.2, grain=0.18, thermal_grain=0.6, solar=4.0)
+    slabs = Material(
+        _rgb(slab_tone, slab_tone - 4, slab_tone - 12), _AIR + 2.2, grain=0.18, thermal_grain=0.6, solar=4.0
+    )
     strip(-80, 80, -3, _FAR + 40, 0.0, slabs._replace(colour=_rgb(88, 92, 80)))
     strip(left, right, -3, _FAR + 10, 0.0, road)
     for _ in range(int(rng.integers(2, 6))):  # mended patches and wheel tracks
@@ -1223,7 +1296,10 @@ def _ground(
         joint = kerb._replace(colour=_scaled(kerb.colour, 0.6))
         for k in range(40):
             strip(a, b, 1.0 + 1.2 * k, 1.02 + 1.2 * k, rise, joint)
-        stage.touch([stage.turn(p) for p in ((x, 0, -3), (x - sign * 0.12, 0, -3), (x - sign * 0.12, 0, _FAR), (x, 0, _FAR))], 110)
+        stage.touch(
+            [stage.turn(p) for p in ((x, 0, -3), (x - sign * 0.12, 0, -3), (x - sign * 0.12, 0, _FAR), (x, 0, _FAR))],
+            110,
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1292,7 +1368,9 @@ def _look(stage: _Stage, rng: np.random.Generator) -> tuple[_Pixels, Array]:
     mean /= _SAMPLES * _SAMPLES
 
     y, x = np.mgrid[0 : stage.height, 0 : stage.width].astype(np.float32)
-    ray = np.stack([(x + 0.5 - stage.centre[0]) / stage.focal, (stage.centre[1] - y - 0.5) / stage.focal, np.ones_like(x)], -1)
+    ray = np.stack(
+        [(x + 0.5 - stage.centre[0]) / stage.focal, (stage.centre[1] - y - 0.5) / stage.focal, np.ones_like(x)], -1
+    )
     plane = np.array(stage.planes, np.float32)[number]
     inverse = np.clip((plane * ray).sum(-1), 1 / 4000, 1 / _NEAR)
     depth = 1 / inverse
@@ -1341,7 +1419,9 @@ def _bilinear(grid: Array, column: Array, row: Array) -> Array:
     return (low * (1 - fv) + high * fv).astype(np.float32)
 
 
-def _sky(stage: _Stage, pixels: _Pixels, weather: Weather, rng: np.random.Generator, cloudy: float) -> tuple[Array, Array]:
+def _sky(
+    stage: _Stage, pixels: _Pixels, weather: Weather, rng: np.random.Generator, cloudy: float
+) -> tuple[Array, Array]:
     """Colour of the sky behind everything (H, W, 3), and its cloud cover in [0, 1] (H, W)."""
     y, x = np.mgrid[0 : stage.height, 0 : stage.width].astype(np.float32)
     rise = np.clip((stage.centre[1] - y) / stage.focal, 0.0, None)
@@ -1356,7 +1436,9 @@ def _sky(stage: _Stage, pixels: _Pixels, weather: Weather, rng: np.random.Genera
         cover += 0.5 ** (octave + 1) * _smooth_lookup(grid, u * 0.55 * 2**octave, v * 0.8 * 2**octave)
     cover = np.clip((cover - 0.62 + 0.35 * cloudy) * 3.2, 0, 1)
     light = 1.05 * float(max(weather.horizon))
-    colour = colour * (1 - 0.8 * cover[..., None]) + 0.8 * cover[..., None] * light * np.array((0.98, 0.98, 1.0), np.float32)
+    colour = colour * (1 - 0.8 * cover[..., None]) + 0.8 * cover[..., None] * light * np.array(
+        (0.98, 0.98, 1.0), np.float32
+    )
     return colour.astype(np.float32), cover.astype(np.float32)
 
 
@@ -1391,7 +1473,9 @@ def _visible(
     contact = _blur(np.asarray(stage.contact, np.float32) / 255, max(stage.height / 320, 0.4))
     open_sky = 0.62 + 0.38 * normal[..., 1]
     # Walls close to the ground and to each other see less of the sky.
-    open_sky = open_sky * np.where(pixels.ground, 1 - 0.85 * contact, 0.72 + 0.28 * np.clip(position[..., 1] / 2.0, 0, 1))
+    open_sky = open_sky * np.where(
+        pixels.ground, 1 - 0.85 * contact, 0.72 + 0.28 * np.clip(position[..., 1] / 2.0, 0, 1)
+    )
     light = open_sky[..., None] * np.array(weather.sky, np.float32)
     facing = np.clip((normal * np.array(stage.sun, np.float32)).sum(-1), 0, None)
     light = light + (facing * sunlit)[..., None] * np.array(weather.sun, np.float32)
@@ -1489,7 +1573,8 @@ def _infrared(
 ) -> Array:
     """The infrared image, (H, W) in [0, 1]: temperature through air, lens and sensor."""
     grain, solar = (
-        np.array([getattr(m, name) for m in stage.materials], np.float32)[pixels.number] for name in ("thermal_grain", "solar")
+        np.array([getattr(m, name) for m in stage.materials], np.float32)[pixels.number]
+        for name in ("thermal_grain", "solar")
     )
     heat = mean[..., 6] + grain * (pixels.texture + 1.6 * pixels.stains)
     if condition == "day":
@@ -1526,7 +1611,8 @@ def _response(heat: Array) -> Array:
 
 
 def render_scene(seed: int, size: tuple[int, int] = (480, 640), condition: str | None = None) -> Pair:
-    """Render the street of a seed.
+    """
+    Render the street of a seed.
 
     Args:
         seed: any non-negative integer; the same seed gives the same bytes, and the same street in every condition.
@@ -1539,6 +1625,7 @@ def render_scene(seed: int, size: tuple[int, int] = (480, 640), condition: str |
 
     Raises:
         ConfigError: an unknown condition, a negative seed, or a size below 32 x 32.
+
     """
     if seed < 0:
         raise ConfigError(f"The seed of a synthetic scene must be 0 or more, found {seed}.")
@@ -1579,12 +1666,14 @@ def write_scenes(
     split: str = "train",
     condition: str | None = None,
 ) -> list[PairPaths]:
-    """Write `count` scenes, of the seeds from `seed` on, as a data set in MSRS's layout.
+    """
+    Write `count` scenes, of the seeds from `seed` on, as a data set in MSRS's layout.
 
     The files are 8-bit PNGs `ROOT/SPLIT/{vi,ir,Segmentation_labels}/NAME.png`, each written atomically.
 
     Returns:
         The written pairs, in the order of their seeds.
+
     """
     folder = Path(root) / split
     written = []

@@ -6,8 +6,8 @@ shares what they have in common.
 
 What the field's evaluators leave open is fixed here as follows, for every metric of this module:
 
-- Images are taken as 8-bit pictures: values are scaled from [0, `data_range`] to [0, 255], clamped, and rounded. A float
-  image and its saved 8-bit picture have the same scores.
+- Images are taken as 8-bit pictures: values are scaled from [0, `data_range`] to [0, 255], clamped, and rounded. A
+  float image and its saved 8-bit picture have the same scores.
 - `data_range` is 255 for uint8 and 1.0 for floating-point images unless it is given; given, it holds for all images of
   the call. Other integer types need it.
 - Mutual information is in bits.
@@ -66,6 +66,9 @@ _VIF_NOISE = 2.0  # variance of the visual noise, for grey values of 0 to 255
 _VIF_WINDOWS = (17, 9, 5, 3)  # one per scale
 _VIF_EPSILON = 1e-10
 
+_ANY_SIZE = (1, "a score")  # smallest height and width, and what needs them
+_VIF_SIZE = (VIF_MINIMUM_SIZE, "VIF")
+
 
 class _Images(NamedTuple):
     """The three images of a call as 8-bit grey values in float32, each (B, H, W)."""
@@ -118,9 +121,9 @@ def standard_deviation(image: Tensor, *, data_range: float | None = None) -> Ten
 def spatial_frequency(image: Tensor, *, data_range: float | None = None) -> Tensor:
     """Spatial frequency (SF), on the scale of 0 to 255.
 
-    SF = √(RF² + CF²), where RF² is the mean of the squared differences of horizontal neighbours and CF² that of vertical
-    neighbours, each over the differences that exist. 0 for a constant image. Source: A. M. Eskicioglu, P. S. Fisher,
-    "Image quality measures and their performance", IEEE Trans. Commun. 43, 1995. Higher is better.
+    SF = √(RF² + CF²), where RF² is the mean of the squared differences of horizontal neighbours and CF² that of
+    vertical neighbours, each over the differences that exist. 0 for a constant image. Source: A. M. Eskicioglu,
+    P. S. Fisher, "Image quality measures and their performance", IEEE Trans. Commun. 43, 1995. Higher is better.
 
     Args:
         image: (B, 1, H, W), H and W at least 2.
@@ -132,7 +135,7 @@ def spatial_frequency(image: Tensor, *, data_range: float | None = None) -> Tens
     Raises:
         InputError: wrong shape or type, NaN, values that do not fit `data_range`, or an image that is too small.
     """
-    return _spatial_frequency(_eight_bit("image", image, data_range, smallest=2))
+    return _spatial_frequency(_eight_bit("image", image, data_range, smallest=(2, "spatial frequency")))
 
 
 def average_gradient(image: Tensor, *, data_range: float | None = None) -> Tensor:
@@ -153,7 +156,7 @@ def average_gradient(image: Tensor, *, data_range: float | None = None) -> Tenso
     Raises:
         InputError: wrong shape or type, NaN, values that do not fit `data_range`, or an image that is too small.
     """
-    return _average_gradient(_eight_bit("image", image, data_range, smallest=2))
+    return _average_gradient(_eight_bit("image", image, data_range, smallest=(2, "the average gradient")))
 
 
 def mutual_information(
@@ -161,10 +164,10 @@ def mutual_information(
 ) -> Tensor:
     """Mutual information of the fused image with its sources (MI), a sum over both.
 
-    MI = I(F, V) + I(F, R), where I(F, S) = H(F) + H(S) − H(F, S) from the joint histogram of 256 × 256 grey levels. 0 if
-    the fused image, or both sources, are constant. Source: G. Qu, D. Zhang, P. Yan, "Information measure for performance
-    of image fusion", Electron. Lett. 38, 2002. Higher is better, though an image that merely repeats one source scores
-    high.
+    MI = I(F, V) + I(F, R), where I(F, S) = H(F) + H(S) − H(F, S) from the joint histogram of 256 × 256 grey levels. 0
+    if the fused image, or both sources, are constant. Source: G. Qu, D. Zhang, P. Yan, "Information measure for
+    performance of image fusion", Electron. Lett. 38, 2002. Higher is better, though an image that merely repeats one
+    source scores high.
 
     Args:
         fused: (B, 1, H, W).
@@ -210,16 +213,14 @@ def visual_information_fidelity(
         (B,) float64.
 
     Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are too
-            small for the fourth scale.
+        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
+            too small for the fourth scale.
     """
-    return _visual_information_fidelity(
-        _eight_bit_images(fused, visible, infrared, data_range, smallest=VIF_MINIMUM_SIZE)
-    )
+    return _visual_information_fidelity(_eight_bit_images(fused, visible, infrared, data_range, smallest=_VIF_SIZE))
 
 
 def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Edge information that the fused image has from its sources (Qabf), between 0 and 1.
+    """Edge information that the fused image has from its sources (Qabf), between 0 and 0.9753.
 
     With Sobel edge strength g (zeros beyond the border) and orientation α = arctan(s_y / s_x),
 
@@ -228,10 +229,10 @@ def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float 
         G = min(g_S, g_F) / max(g_S, g_F),   A = 1 − |α_S − α_F| / (π / 2).
 
     Where both strengths are equal, G is that strength, as in the public evaluators, and not the 1 of the paper: this
-    raises Qabf by up to 0.0005 and is needed to repeat published numbers. So is the plain arctan, under which the two
-    directions of a vertical edge are far apart, and α = π/2 where s_x = 0. 0 if both sources are black, and so have no
-    edge. At most 0.975 if all three images are equal. Source: C. S. Xydeas, V. Petrović, "Objective image fusion
-    performance measure", Electron. Lett. 36, 2000. Higher is better.
+    raises Qabf by up to 0.0005 and is needed to repeat published numbers. So are the plain arctan, to which orientations
+    just above −π/2 and just below π/2 are opposite though they are nearly the same, and α = π/2 where s_x = 0. Equal
+    images come near the upper bound. 0 if both sources are black, and so have no edge. Source: C. S. Xydeas,
+    V. Petrović, "Objective image fusion performance measure", Electron. Lett. 36, 2000. Higher is better.
 
     Args:
         fused: (B, 1, H, W).
@@ -286,10 +287,10 @@ def fusion_scores(
         The keys of `FUSION_METRICS` in their order, each (B,) float64. Higher is better for each.
 
     Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are too
-            small for VIF.
+        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
+            too small for VIF.
     """
-    images = _eight_bit_images(fused, visible, infrared, data_range, smallest=VIF_MINIMUM_SIZE)
+    images = _eight_bit_images(fused, visible, infrared, data_range, smallest=_VIF_SIZE)
     return {
         "en": _entropy(images.fused),
         "sd": _standard_deviation(images.fused),
@@ -302,18 +303,20 @@ def fusion_scores(
     }
 
 
-def _eight_bit(name: str, image: Tensor, data_range: float | None, smallest: int = 1) -> Tensor:
+def _eight_bit(name: str, image: Tensor, data_range: float | None, smallest: tuple[int, str] = _ANY_SIZE) -> Tensor:
     """Check an image and return its grey values 0..255, rounded, as float32 (B, H, W)."""
     if image.ndim != 4 or image.shape[1] != 1:
         raise InputError(
             f"{name}: expected a grey batch of shape (B, 1, H, W), found {tuple(image.shape)}; "
             "of a colour image, pass the luminance"
         )
-    if image.shape[0] == 0 or min(image.shape[2:]) < smallest:
+    height, width = image.shape[2:]
+    if min(height, width) < smallest[0]:
         raise InputError(
-            f"{name}: expected at least one image of at least {smallest}x{smallest} pixels, "
-            f"found a batch of shape {tuple(image.shape)}"
+            f"{name}: {smallest[1]} needs images of at least {smallest[0]}x{smallest[0]} pixels, found {width}x{height}"
         )
+    if len(image) == 0:
+        raise InputError(f"{name}: the batch has no image")
     if image.dtype == torch.bool or image.is_complex():
         raise InputError(f"{name}: expected grey values, found {image.dtype}")
     if data_range is None:
@@ -331,8 +334,8 @@ def _eight_bit(name: str, image: Tensor, data_range: float | None, smallest: int
     low, high = (float(value) for value in torch.aminmax(grey))
     if math.isnan(low) or math.isnan(high):
         raise InputError(f"{name}: the image has NaN values")
-    # A network's raw output may exceed the range a little, and is clamped as it is when saved. Far beyond it, the caller
-    # has the range wrong, and every score would be silently wrong.
+    # A network's raw output may exceed the range a little, and is clamped as it is when saved. Far beyond it, the
+    # caller has the range wrong, and every score would be silently wrong.
     if high > 4 * data_range or low < -4 * data_range:
         raise InputError(
             f"{name}: values from {low:g} to {high:g} do not fit data_range {data_range:g}; "
@@ -342,7 +345,7 @@ def _eight_bit(name: str, image: Tensor, data_range: float | None, smallest: int
 
 
 def _eight_bit_images(
-    fused: Tensor, visible: Tensor, infrared: Tensor, data_range: float | None, smallest: int = 1
+    fused: Tensor, visible: Tensor, infrared: Tensor, data_range: float | None, smallest: tuple[int, str] = _ANY_SIZE
 ) -> _Images:
     if not fused.shape == visible.shape == infrared.shape:
         raise InputError(

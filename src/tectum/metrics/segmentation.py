@@ -51,6 +51,7 @@ def confusion_matrix(labels: Tensor, target: Tensor, classes: int, ignore: int |
 
     Raises:
         InputError: unequal shapes, types other than integers, or ids that are neither a class nor ignored.
+        ConfigError: less than one class.
     """
     if classes < 1:
         raise ConfigError(f"a confusion matrix needs at least one class, not {classes}")
@@ -245,7 +246,7 @@ def box_counts(labels: Tensor, boxes: Iterable[Box], classes: Sequence[int]) -> 
             area = (_covered_pixels(box.y, box.height, height), _covered_pixels(box.x, box.width, width))
             inside[area] = True
             number += 1
-            found += int(carried[area].double().mean() >= _FOUND_SHARE)
+            found += int(carried[area].sum()) >= _FOUND_SHARE * carried[area].numel()
         counts.append([number, found, int(carried.sum()), int((carried & inside).sum())])
     return torch.tensor(counts, dtype=torch.int64, device=labels.device).view(len(counts), 4)
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,16 +107,24 @@ class Predictor:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each class id; "class N" where the weights do not say."""
-        names = self.backend.metadata.get("class_names") or [f"class {index}" for index in range(self.classes)]
-        return tuple(names)
+        return tuple(self._per_class("class_names") or [f"class {index}" for index in range(self.classes)])
 
     @property
     def palette(self) -> npt.NDArray[np.uint8]:
         """uint8 (K, 3): the colour of each class id in pictures; evenly spread hues where the weights do not say."""
         from tectum.viz.overlay import default_palette
 
-        palette = self.backend.metadata.get("palette")
+        palette = self._per_class("palette")
         return np.array(palette, np.uint8) if palette else default_palette(self.classes)
+
+    def _per_class(self, key: str) -> list[Any] | None:
+        values = self.backend.metadata.get(key)
+        if values and len(values) != self.classes:
+            raise WeightsError(
+                f"model '{self.name}' has {self.classes} classes, but its metadata lists {len(values)} in '{key}'; "
+                "correct its config.json"
+            )
+        return values
 
     def __call__(
         self, *, visible: ImageSource, infrared: ImageSource, infrared_range: tuple[float, float] | None = None

@@ -3,7 +3,8 @@
 - a file: one image;
 - a folder: the images directly in it, not those of its subfolders;
 - a glob (`scenes/*/vi/*.png`; `**` crosses folders): quote it, so that the shell leaves it alone;
-- a list file (`.txt`): one path per line, relative to the list file; empty lines and lines that start with # are skipped.
+- a list file (`.txt`): one path per line, relative to the list file; empty lines and lines with # at the start are
+  skipped.
 
 Two list files, or two single images, are paired in their order. Everything else is paired by file name, as
 `tectum.data.datasets.match_pairs` does; where names repeat, as they do in `a/vi/1.png` and `b/vi/1.png`, within the
@@ -47,12 +48,13 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> Matches:
                 f"'{infrared}' {len(infrared_files)}; make them equal"
             )
         both = zip(visible_files, infrared_files, strict=True)
-        pairs, problems = [PairPaths(first.stem, first, second) for first, second in both], []
+        found = Matches([PairPaths(first.stem, first, second) for first, second in both], [])
     else:
-        pairs, problems = _match(visible_files, infrared_files)
-        if any(single):
-            wanted = (visible_files if single[0] else infrared_files)[0].stem
-            problems = [problem for problem in problems if problem.name == wanted]
+        found = _match(visible_files, infrared_files)
+    pairs, problems = found
+    if any(single):
+        wanted = (visible_files if single[0] else infrared_files)[0].stem
+        problems = [problem for problem in problems if problem.name == wanted]
     names = unique_names([pair.visible for pair in pairs])
     return Matches([replace(pair, name=name) for pair, name in zip(pairs, names, strict=True)], problems)
 

@@ -5,15 +5,24 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from tectum.errors import InputError
-from tectum.viz.panel import BACKGROUND, TEXT, caption_font
 
 Bytes = npt.NDArray[np.uint8]
 
 CLEAR = (0, 255)
 """Ids that an overlay leaves clear: background and ignore."""
+
+BACKGROUND = (18, 18, 20)
+TEXT = (225, 225, 228)
+
+
+def caption_font(width: float) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, sized for captions of pictures `width` pixels wide."""
+    font = ImageFont.load_default(size=min(max(width / 32, 10), 40))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # what Pillow gives when a size is asked for
+    return font
 
 
 def default_palette(classes: int) -> Bytes:

@@ -4,24 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tectum.errors import InputError
+from tectum.viz.overlay import BACKGROUND, TEXT, caption_font, legend
 
-BACKGROUND = (18, 18, 20)
-TEXT = (225, 225, 228)
-
-
-def caption_font(width: float) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, sized for captions of pictures `width` pixels wide."""
-    font = ImageFont.load_default(size=min(max(width / 32, 10), 40))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # what Pillow gives when a size is asked for
-    return font
+Picture = npt.NDArray[np.generic]
 
 
-def grid(
-    rows: Sequence[Sequence[npt.NDArray[np.generic]]], captions: Sequence[str] = (), *, gap: int = 4
-) -> Image.Image:
+def grid(rows: Sequence[Sequence[Picture]], captions: Sequence[str] = (), *, gap: int = 4) -> Image.Image:
     """Lay pictures out in rows of equal length, with one caption above each column.
 
     Args:
@@ -53,35 +44,38 @@ def grid(
 
 
 def panel(
-    visible: npt.NDArray[np.generic],
-    infrared: npt.NDArray[np.generic],
-    fused: npt.NDArray[np.generic],
-    labelled: npt.NDArray[np.generic],
+    visible: Picture,
+    infrared: Picture,
+    fused: Picture,
+    labelled: Picture,
     *,
-    legend: Image.Image | None = None,
+    class_names: Sequence[str] = (),
+    palette: npt.ArrayLike = (),
 ) -> Image.Image:
-    """Visible | infrared | fused | overlay in one picture.
+    """Visible | infrared | fused | overlay in one picture, with a legend of the classes below.
 
     Args:
         visible: (H, W, 3).
         infrared: (H, W).
         fused: (H, W, 3).
         labelled: (H, W, 3), from `tectum.viz.overlay`.
-        legend: a strip to put below, from `tectum.viz.legend`.
+        class_names: for the legend; without them there is none.
+        palette: (K, 3) RGB 0..255, for the legend.
     """
     pictures = grid([[visible, infrared, fused, labelled]], ["visible", "infrared", "fused", "labels"])
-    return below(pictures, legend) if legend else pictures
+    return with_legend(pictures, class_names, palette) if class_names else pictures
 
 
-def below(picture: Image.Image, strip: Image.Image) -> Image.Image:
-    """`strip` put below `picture`."""
-    result = Image.new("RGB", (max(picture.width, strip.width), picture.height + strip.height), BACKGROUND)
+def with_legend(picture: Image.Image, class_names: Sequence[str], palette: npt.ArrayLike) -> Image.Image:
+    """Put the legend of all classes but class 0 below `picture`."""
+    strip = legend(class_names, palette, picture.width)
+    result = Image.new("RGB", (picture.width, picture.height + strip.height), BACKGROUND)
     result.paste(picture, (0, 0))
     result.paste(strip, (0, picture.height))
     return result
 
 
-def _rgb(picture: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
     if picture.dtype != np.uint8:
         picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     if picture.ndim == 2:
