@@ -44,7 +44,7 @@ def fuse(
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="Infrared values that become black and white, for raw counts; by default the range of the file's type.",
+            help="Infrared values that become black and white, for raw counts; by default the file type's range.",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write what was done to this JSON file.")] = None,

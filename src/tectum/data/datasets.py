@@ -457,6 +457,8 @@ def match_pairs(
     problems: list[Problem] = []
     visible = _by_stem(visible_files, "visible", problems)
     infrared = _by_stem(infrared_files, "infrared", problems)
+    # A name that occurs twice on one side has been reported; its twin on the other side is not missing one.
+    repeated = {problem.name for problem in problems}
     labels = _by_stem(label_files, "label", problems)
 
     twins = {stem: stem for stem in visible if stem in infrared}
@@ -476,6 +478,8 @@ def match_pairs(
                 *((stem, visible[stem], "infrared") for stem in stems),
                 *((stem, infrared[stem], "visible") for stem in others),
             ]:
+                if stem in repeated:
+                    continue
                 fix = f"add one named '{stem}' or take the file away"
                 problems.append(Problem("missing twin", stem, f"'{file}' has no {other} twin; {fix}"))
 
@@ -549,7 +553,7 @@ def _find_layout(root: Path, dataset: str, split: str | None) -> _Layout | None:
 
 
 def _splits_of(root: Path, layout: _Layout, split: str | None) -> list[str | None]:
-    """Splits to read; None stands for the whole of a data set without splits."""
+    """Return the splits to read; None stands for the whole of a data set without splits."""
     if layout.split_folders:
         known = [one for one in dict.fromkeys((*SPLITS, split)) if one and layout.fits(root, one)]
     elif layout.lists:

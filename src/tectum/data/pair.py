@@ -104,24 +104,7 @@ def read_visible(source: ImageSource, *, packed: bool = False) -> FloatImage:
     Raises:
         InputError: the source is missing, damaged, no image, holds NaN, or has the wrong shape, type or range.
     """
-    pixels, where = _pixels(source, "visible image")
-    if packed:
-        return np.ascontiguousarray(_scale(_unpack(pixels, where)[..., :3]))
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        alpha, pixels = pixels[..., -1], pixels[..., :-1]
-        if alpha.min() != alpha.max():
-            warnings.warn(
-                f"{where} has a last channel that varies; it is taken for transparency and dropped. "
-                "If it is the thermal image (MFNet), read it as packed (dataset 'mfnet')",
-                InputWarning,
-                stacklevel=2,
-            )
-    scaled = _scale(pixels)
-    if scaled.ndim == 2:
-        scaled = scaled[..., None]
-    if scaled.shape[2] == 1:
-        scaled = np.repeat(scaled, 3, axis=2)  # (H, W, 1) -> (H, W, 3)
-    return np.ascontiguousarray(scaled)
+    return _visible(*_pixels(source, "visible image"), packed)
 
 
 def read_infrared(
@@ -142,25 +125,8 @@ def read_infrared(
         InputError: as in `read_visible`; also for an image whose fourth channel may or may not be the infrared.
         ConfigError: `value_range` is not two finite numbers with low < high.
     """
-    if value_range is not None:
-        low, high = value_range
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ConfigError(f"value_range must be (low, high) with low < high, got ({low}, {high})")
-    pixels, where = _pixels(source, "infrared image", any_float=value_range is not None)
-    grey = _unpack(pixels, where)[..., 3] if packed else _single_channel(pixels, where)
-    if value_range is None:
-        if grey.dtype == np.uint16:
-            _warn_unused_range(grey, where)
-        return np.ascontiguousarray(_scale(grey))
-    scaled = (grey.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-    if scaled.max() <= 0 or scaled.min() >= 1:
-        warnings.warn(
-            f"all values of {where} ({grey.min():g} to {grey.max():g}) lie outside the value range "
-            f"({low:g}, {high:g}), so it is blank; choose a range that covers the data",
-            InputWarning,
-            stacklevel=2,
-        )
-    return np.ascontiguousarray(np.clip(scaled, 0, 1, out=scaled))
+    _check_range(value_range)  # before the file: a wrong option is told even if the file is bad too
+    return _infrared(*_pixels(source, "infrared image", any_float=value_range is not None), value_range, packed)
 
 
 def read_label(source: ImageSource, classes: int | None = None, ignore: Collection[int] = (IGNORE,)) -> LabelMap:
@@ -221,8 +187,12 @@ def read_pair(
     Raises:
         InputError: a file cannot be used, or the sizes differ; the message names the files.
     """
-    visible = read_visible(paths.visible, packed=paths.packed)
-    infrared = read_infrared(paths.infrared, value_range, packed=paths.packed)
+    if paths.packed:  # one file, decoded once
+        _check_range(value_range)
+        pixels, where = _pixels(paths.visible, "packed pair")
+        visible, infrared = _visible(pixels, where, True), _infrared(pixels, where, value_range, True)
+    else:
+        visible, infrared = read_visible(paths.visible), read_infrared(paths.infrared, value_range)
     label = None if paths.label is None else read_label(paths.label, classes, ignore)
     require_same_size(visible, infrared, label, names=(paths.visible, paths.infrared, paths.label))
     return Pair(paths.name, visible, infrared, label)
@@ -263,6 +233,54 @@ def unknown_ids_message(where: str, ids: Collection[int], classes: int | None) -
         f"{where} has unknown ids {shown}; known are 0..{classes - 1} and the ignore id. Check that it belongs to this "
         "data set and was resized with nearest only; `tectum data convert ids` turns unknown ids into 255"
     )
+
+
+def _visible(pixels: npt.NDArray[np.generic], where: str, packed: bool) -> FloatImage:
+    if packed:
+        return np.ascontiguousarray(_scale(_unpack(pixels, where)[..., :3]))
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        alpha, pixels = pixels[..., -1], pixels[..., :-1]
+        if alpha.min() != alpha.max():
+            warnings.warn(
+                f"{where} has a last channel that varies; it is taken for transparency and dropped. "
+                "If it is the thermal image (MFNet), read it as packed (dataset 'mfnet')",
+                InputWarning,
+                stacklevel=2,
+            )
+    scaled = _scale(pixels)
+    if scaled.ndim == 2:
+        scaled = scaled[..., None]
+    if scaled.shape[2] == 1:
+        scaled = np.repeat(scaled, 3, axis=2)  # (H, W, 1) -> (H, W, 3)
+    return np.ascontiguousarray(scaled)
+
+
+def _check_range(value_range: tuple[float, float] | None) -> None:
+    if value_range is None:
+        return
+    low, high = value_range
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ConfigError(f"the infrared range must be LOW HIGH with low < high, got {low:g} {high:g}")
+
+
+def _infrared(
+    pixels: npt.NDArray[np.generic], where: str, value_range: tuple[float, float] | None, packed: bool
+) -> FloatImage:
+    grey = _unpack(pixels, where)[..., 3] if packed else _single_channel(pixels, where)
+    if value_range is None:
+        if grey.dtype == np.uint16:
+            _warn_unused_range(grey, where)
+        return np.ascontiguousarray(_scale(grey))
+    low, high = value_range
+    scaled = (grey.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+    if scaled.max() <= 0 or scaled.min() >= 1:
+        warnings.warn(
+            f"all values of {where} ({grey.min():g} to {grey.max():g}) lie outside the value range "
+            f"({low:g}, {high:g}), so it is blank; choose a range that covers the data",
+            InputWarning,
+            stacklevel=2,
+        )
+    return np.ascontiguousarray(np.clip(scaled, 0, 1, out=scaled))
 
 
 def _pixels(
@@ -390,16 +408,15 @@ def _single_channel(pixels: npt.NDArray[np.generic], where: str) -> npt.NDArray[
         return pixels
     if pixels.shape[2] in (1, 2):
         return pixels[..., 0]
-    rgb = pixels[..., :3]
-    spread = rgb.max(axis=2) - rgb.min(axis=2)
-    equal = not spread.any()
-    if pixels.shape[2] == 4 and not equal and pixels[..., 3].min() != pixels[..., 3].max():
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return red
+    if pixels.shape[2] == 4 and pixels[..., 3].min() != pixels[..., 3].max():
         raise InputError(
             f"{where} has colour and a fourth channel that varies: if that is the thermal image (MFNet), read it as "
             "packed (dataset 'mfnet') or split it with `tectum data convert mfnet`; if it is transparency, remove it"
         )
-    if equal:
-        return rgb[..., 0]
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     full = {"uint8": 255.0, "uint16": 65535.0}.get(str(pixels.dtype), 1.0)
     levels = spread.astype(np.float32) * np.float32(255 / full)
     if levels.mean() > _GREY_MEAN or np.percentile(levels, 99) > _GREY_P99:
@@ -409,7 +426,7 @@ def _single_channel(pixels: npt.NDArray[np.generic], where: str) -> npt.NDArray[
             InputWarning,
             stacklevel=3,
         )
-    grey = rgb.astype(np.float32) @ np.array(LUMA, np.float32)  # (H, W, 3) -> (H, W)
+    grey = pixels[..., :3].astype(np.float32) @ np.array(LUMA, np.float32)  # (H, W, 3) -> (H, W)
     # Back to the stored type: 8-bit grey in, 8-bit grey out, as for a file that was grey from the start.
     return grey if pixels.dtype.kind == "f" else np.rint(grey).astype(pixels.dtype)
 
@@ -419,8 +436,8 @@ def _warn_unused_range(pixels: npt.NDArray[np.generic], where: str) -> None:
     if high - low < _USED_RANGE:
         warnings.warn(
             f"{where} is 16 bit but uses only the values {low} to {high}, so it will look almost flat; if these are "
-            f"raw sensor counts, give one range for the whole set, such as value_range=({low}, {high}), or convert it "
-            "with `tectum data convert thermal`",
+            f"raw sensor counts, give one range for the whole set, such as value_range=({low}, {high}) "
+            f"(--infrared-range {low} {high}), or convert the files with `tectum data convert thermal`",
             InputWarning,
             stacklevel=3,
         )

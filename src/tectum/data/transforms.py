@@ -1,7 +1,7 @@
 """Pairs as tensors for training: reading, augmentation, and an order that depends on nothing but the seed and the step.
 
-Every sample draws its augmentation from a generator seeded by (seed, step, place in the batch). So the data of step n are
-the same however often training was interrupted before, and however many processes or loader workers share the batch.
+Every sample draws its augmentation from a generator seeded by (seed, step, place in the batch). So the data of step n
+are the same however often training was interrupted before, and however many processes or workers share the batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from tectum.data.pair import PairPaths, read_pair
-from tectum.losses.segmentation import IGNORE
+from tectum.data.pair import IGNORE, PairPaths, read_pair
 
 
 class Sample(NamedTuple):
@@ -142,7 +141,7 @@ class PairDataset(Dataset[Sample]):
         self.classes = classes
         self.augmentation = augmentation
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         row, seed = key
         pair = read_pair(self.table[row], classes=self.classes)
         if pair.label is None:

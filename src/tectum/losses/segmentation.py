@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from tectum.data.pair import IGNORE
 
 
 def cross_entropy_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -29,6 +29,6 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = N
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Weighted mean cross-entropy over the labelled pixels; 0 where there are none. Arguments as `cross_entropy_sum`."""
+    """Weighted mean cross-entropy over the labelled pixels, 0 if there are none. Arguments as `cross_entropy_sum`."""
     total, weight = cross_entropy_sum(logits, labels, weights)
     return total / torch.clamp(weight, min=torch.finfo(weight.dtype).tiny)

@@ -220,7 +220,7 @@ def visual_information_fidelity(
 
 
 def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Edge information that the fused image has from its sources (Qabf), between 0 and 0.9753.
+    """Edge information that the fused image has from its sources (Qabf), between 0 and 0.976.
 
     With Sobel edge strength g (zeros beyond the border) and orientation α = arctan(s_y / s_x),
 
@@ -229,10 +229,10 @@ def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float 
         G = min(g_S, g_F) / max(g_S, g_F),   A = 1 − |α_S − α_F| / (π / 2).
 
     Where both strengths are equal, G is that strength, as in the public evaluators, and not the 1 of the paper: this
-    raises Qabf by up to 0.0005 and is needed to repeat published numbers. So are the plain arctan, to which orientations
-    just above −π/2 and just below π/2 are opposite though they are nearly the same, and α = π/2 where s_x = 0. Equal
-    images come near the upper bound. 0 if both sources are black, and so have no edge. Source: C. S. Xydeas,
-    V. Petrović, "Objective image fusion performance measure", Electron. Lett. 36, 2000. Higher is better.
+    raises Qabf by up to 0.0005 and is needed to repeat published numbers. So are the plain arctan, to which
+    orientations just above −π/2 and just below π/2 are opposite though they are nearly the same, and α = π/2 where
+    s_x = 0. Equal images come near the upper bound. 0 if both sources are black, and so have no edge. Source:
+    C. S. Xydeas, V. Petrović, "Objective image fusion performance measure", Electron. Lett. 36, 2000. Higher is better.
 
     Args:
         fused: (B, 1, H, W).
@@ -252,10 +252,11 @@ def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float 
 def scd(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
     """Sum of the correlations of differences (SCD), between −2 and 2.
 
-    SCD = corr(F − R, V) + corr(F − V, R), corr being Pearson's correlation over the pixels: what the fused image adds to
-    one source should be the other one. A correlation with a constant image is not defined and counts 0; so the visible
-    image itself, for which F − V vanishes, is judged by the first term alone. Source: V. Aslantas, E. Bendes, "A new
-    image quality metric for image fusion: the sum of the correlations of differences", AEU 69, 2015. Higher is better.
+    SCD = corr(F − R, V) + corr(F − V, R), corr being Pearson's correlation over the pixels: what the fused image adds
+    to one source should be the other one. A correlation with a constant image is not defined and counts 0; so the
+    visible image itself, for which F − V vanishes, is judged by the first term alone. Source: V. Aslantas, E. Bendes,
+    "A new image quality metric for image fusion: the sum of the correlations of differences", AEU 69, 2015. Higher is
+    better.
 
     Args:
         fused: (B, 1, H, W).

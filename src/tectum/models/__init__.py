@@ -44,7 +44,7 @@ def create_model(name: str, **arguments: Any) -> FusionSegmenter:
         hint = " (these are weights: use load)" if name in list_weights() else ""
         raise ConfigError(f"there is no model '{name}'{hint}; choose one of {', '.join(list_models())}")
     build, preset = _ARCHITECTURES[name]
-    keywords = list(build.__init__.__kwdefaults__ or {})  # type: ignore[misc]
+    keywords = list(build.__init__.__kwdefaults__ or {})
     unknown = arguments.keys() - set(keywords)
     if unknown:
         raise ConfigError(f"{name} takes no keyword {', '.join(sorted(unknown))}; it takes {', '.join(keywords)}")

@@ -1,13 +1,14 @@
 """Weights that others published: the authors' checkpoints, and backbones in the layout of Hugging Face.
 
-Each kind has one table from its keys to ours. A key that the table does not know, or a tensor of ours that nothing fills,
-is an error that names it. Files are read without executing anything in them (`weights_only=True`, safetensors).
+Each kind has one table from its keys to ours. A key that the table does not know, or a tensor of ours that nothing
+fills, is an error that names it. Files are read without executing anything in them (`weights_only=True`, safetensors).
 """
 
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -75,6 +76,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         WeightsError: for a file that is missing, damaged, holds no tensors, or would need pickle to execute code.
     """
     try:
+        content: Any
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
@@ -116,11 +118,14 @@ def load_virmfs(path: str | Path, wiring: str | None) -> ViRMFS:
     except KeyError as error:
         raise WeightsError(f"'{path}' is no ViR-MFS checkpoint: it has no tensor {error}") from None
     depths = tuple(
-        len({key.split(".")[2] for key in tensors if key.startswith(f"backbone.block{stage}.")}) for stage in range(1, 5)
+        len({key.split(".")[2] for key in tensors if key.startswith(f"backbone.block{stage}.")})
+        for stage in range(1, 5)
     )
     sizes = [name for name, size in MIT_SIZES.items() if size.widths[0] == width and size.depths == depths]
     if not sizes:
-        raise WeightsError(f"'{path}' has a backbone of first width {width} and depths {depths}, which is no MiT b0 to b5")
+        raise WeightsError(
+            f"'{path}' has a backbone of first width {width} and depths {depths}, which is no MiT b0 to b5"
+        )
     if wiring is None:
         likely = PRESETS[f"virmfs_{sizes[0]}"]["wiring"]
         raise ConfigError(
@@ -222,7 +227,9 @@ def _mit_size(tensors: Mapping[str, Tensor], path: Path) -> str:
     for name, size in MIT_SIZES.items():
         if size.depths == depths and size.widths[0] == embedding.shape[0]:
             return name
-    raise WeightsError(f"'{path}' has a first width of {embedding.shape[0]} and depths {depths}, which is no MiT b0 to b5")
+    raise WeightsError(
+        f"'{path}' has a first width of {embedding.shape[0]} and depths {depths}, which is no MiT b0 to b5"
+    )
 
 
 def load_backbone(backbone: MixVisionTransformer, path: str | Path) -> None:

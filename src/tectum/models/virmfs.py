@@ -14,7 +14,7 @@ per-stage linear layers into the 1x1 fuse convolution before upsampling, which b
 What is added: any number of wavelet levels, the choice of the high-frequency source, input centring.
 """
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -127,8 +127,8 @@ class MultiScaleWaveletFusion(nn.Module):
     def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
         if self.symmetric:
             # conv(v) + conv(i) = conv(v + i) + bias
-            bias = self.base_convolution.bias.view(1, -1, 1, 1)
-            base = self.base_convolution(visible + infrared) + bias
+            assert self.base_convolution.bias is not None
+            base = self.base_convolution(visible + infrared) + self.base_convolution.bias.view(1, -1, 1, 1)
         else:
             base = self.base_convolution(visible)
         return self._wavelet(visible, infrared, 0) + self.base_scale(base)
@@ -139,14 +139,14 @@ class MultiScaleWaveletFusion(nn.Module):
         if height % 2 or width % 2:
             padding = (0, width % 2, 0, height % 2)
             visible, infrared = (F.pad(x, padding, mode="replicate") for x in (visible, infrared))
-        level = self.levels[index]
+        level = cast(WaveletLevel, self.levels[index])
         first, second = level.mix()
         if self.symmetric:
             bands_v, bands_i = level.bands(visible), level.bands(infrared)
             low_v, low_i = bands_v[:, :, 0], bands_i[:, :, 0]
             low = level.gate(low_v, low_i) + level.gate(low_i, low_v)
             high = (first + second) * (bands_v[:, :, 1:] + bands_i[:, :, 1:])
-        elif self.levels[index].high_frequency == "visible":
+        elif level.high_frequency == "visible":
             bands_v = level.bands(visible)
             low = level.gate(bands_v[:, :, 0], level.low_band(infrared))
             high = bands_v[:, :, 1:]
@@ -160,7 +160,7 @@ class MultiScaleWaveletFusion(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """SegFormer's all-MLP head: a linear layer per stage, upsampling to 1/4, 1x1 fuse convolution, BN, ReLU, prediction.
+    """SegFormer's all-MLP head: a linear layer per stage, upsampling to 1/4, 1x1 fusing, BN, ReLU, prediction.
 
     The linear layers and the fuse convolution have nothing but bilinear upsampling between them, which commutes with
     both: the head multiplies their matrices and applies one 1x1 convolution per stage at that stage's own size.
@@ -183,6 +183,7 @@ class MLPHead(nn.Module):
         blocks = self.fuse.weight.flatten(1).chunk(len(features), dim=1)[::-1]  # (hidden, hidden) each
         total = features[0].new_zeros(())
         for feature, linear, block in zip(features, self.linears, blocks, strict=True):
+            assert isinstance(linear, nn.Linear)
             x = F.conv2d(feature, (block @ linear.weight)[:, :, None, None], block @ linear.bias)
             if x.shape[-2:] != size:
                 x = F.interpolate(x, size, mode="bilinear", align_corners=False)

@@ -87,17 +87,17 @@ def source_images(source: str | Path) -> list[Path]:
 def unique_names(files: Sequence[Path]) -> list[str]:
     """A distinct name for each file: its name without suffix and, only where that clashes, as much more as is needed.
 
-    First as many parent folders as tell the clashing files apart (`a/1.png`, `b/1.png`: `a_1`, `b_1`), then the suffix
-    (`1_png`, `1_jpg`), then a count (the same file twice: `1`, `1-2`). Names that differ in case alone clash, since
-    some file systems do not tell them apart.
+    That is as many parent folders as tell the clashing files apart (`a/1.png`, `b/1.png`: `a_1`, `b_1`), else the suffix
+    (`1_png`, `1_jpg`), else a count (the same file twice: `1`, `1-2`). Names that differ in case alone clash, since some
+    file systems do not tell them apart.
     """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, file in enumerate(files):
+        groups[file.stem.casefold()].append(index)
     names = [file.stem for file in files]
-    folders = [[part for part in file.parent.parts if part not in ("..", file.anchor)] for file in files]
-    for depth in range(1, max(map(len, folders), default=0) + 1):
-        for index in _clashing(names):
-            names[index] = "_".join([*folders[index][-depth:], files[index].stem])
-    for index in _clashing(names):
-        names[index] += "_" + files[index].suffix.lstrip(".")
+    for group in groups.values():
+        for index, name in zip(group, _distinct([files[index] for index in group]), strict=True):
+            names[index] = name
     taken: set[str] = set()
     for index, name in enumerate(names):
         count = 1
@@ -108,9 +108,21 @@ def unique_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _clashing(names: Sequence[str]) -> list[int]:
-    counts = Counter(name.casefold() for name in names)
-    return [index for index, name in enumerate(names) if counts[name.casefold()] > 1]
+def _distinct(files: Sequence[Path]) -> list[str]:
+    """The shortest names that differ, of files whose stems are equal; the bare stems when there are none."""
+    folders = [[part for part in file.parent.parts if part not in ("..", file.anchor)] for file in files]
+    deepest = max(map(len, folders))
+    for suffix in (False, True):
+        for depth in range(deepest + 1):
+            names = [
+                "_".join(
+                    [*parts[len(parts) - min(depth, len(parts)) :], file.stem, *([file.suffix[1:]] if suffix else [])]
+                )
+                for parts, file in zip(folders, files, strict=True)
+            ]
+            if len({name.casefold() for name in names}) == len(names):
+                return names
+    return [file.stem for file in files]
 
 
 def _match(visible_files: Sequence[Path], infrared_files: Sequence[Path]) -> Matches:

@@ -90,8 +90,8 @@ class RunConfig(Section):
         seed: of everything random.
         epochs: passes over the training table.
         batch: pairs per step, over all processes together.
-        ema: decay of the exponential moving average of the weights, which is then what is validated and saved; 0 for none.
-        precision: "no" for float32, "bf16" for mixed precision.
+        ema: decay of the exponential moving average of the weights, which is then validated and saved; 0 for none.
+        precision: "float32", or "bf16" for mixed precision.
         monitor: validation score by which the best checkpoint is chosen, higher is better.
         validate_every: epochs between validations.
         checkpoint_minutes: longest time between two checkpoints.
@@ -102,7 +102,7 @@ class RunConfig(Section):
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["float32", "bf16"] = "float32"
     monitor: Literal["miou", "qabf", "mi", "vif"] = "miou"
     validate_every: int = Field(1, ge=1)
     checkpoint_minutes: float = Field(3.0, gt=0)

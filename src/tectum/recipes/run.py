@@ -1,7 +1,7 @@
 """What every recipe needs around its own steps: tables, order, seeds, optimisers, processes, logs, checkpoints.
 
-Everything random in step n is seeded by (seed, n), so a run that was interrupted anywhere goes on from its last checkpoint
-to the very weights that it would have had without the interruption.
+Everything random in step n is seeded by (seed, n), so a run that was interrupted anywhere goes on from its last
+checkpoint to the very weights that it would have had without the interruption.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from pickle import UnpicklingError
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -54,7 +55,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         ConfigError: when the batch cannot be shared out evenly.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
     if config.batch % accelerator.num_processes:
         raise ConfigError(
             f"run.batch={config.batch} cannot be shared by {accelerator.num_processes} processes: make it a multiple"
@@ -114,7 +115,7 @@ def make_augmentation(config: AugmentationConfig) -> Augmentation:
 def place(model: Model, accelerator: Accelerator) -> Model:
     """Move to this process's device; batch statistics span all processes where the device can (GPUs)."""
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(accelerator.device)
 
 
@@ -227,7 +228,7 @@ def validation_scores(model: FusionSegmenter, pairs: Sequence[PairPaths]) -> dic
     for paths in pairs:
         pair = read_pair(paths, classes=model.classes)
         result = predictor.batch([pair])[0]
-        images = (luminance(result.fused / np.float32(255)), luminance(pair.visible), pair.infrared)
+        images = (luminance(result.fused.astype(np.float32) / np.float32(255)), luminance(pair.visible), pair.infrared)
         fusion.update(*(torch.from_numpy(image)[None, None] for image in images))
         if pair.label is not None:
             segmentation.update(torch.from_numpy(result.labels), torch.from_numpy(pair.label))
@@ -305,7 +306,7 @@ class Session:
         means = {name: value / every for name, value in self.sums.items()}
         self.sums = {}
         if not all(math.isfinite(value) for value in means.values()):
-            raise TrainingDiverged(step, means, self.directory)
+            raise TrainingDivergedError(step, means, self.directory)
         record = {"step": step + 1, "epoch": epoch, "seconds": self._seconds(), "lr": learning_rate, **means}
         self._write(record, {f"loss/{name}": value for name, value in means.items()} | {"lr": learning_rate})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
@@ -372,13 +373,14 @@ class Session:
                 value.load_state_dict(content[name])
             self.first_step, self.best = content["step"], content["best"]
             self.elapsed, self.sums = content["seconds"], content["sums"]
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
             raise WeightsError(
-                f"the checkpoint '{path}' does not fit this run ({error!r}): start anew in another directory"
+                f"the checkpoint '{path}' does not fit this run ({type(error).__name__}): "
+                "start anew in another directory"
             ) from error
 
 
-class TrainingDiverged(InputError):
+class TrainingDivergedError(InputError):
     """A loss is no longer finite."""
 
     def __init__(self, step: int, means: Mapping[str, float], directory: Path) -> None:

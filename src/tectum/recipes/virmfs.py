@@ -7,8 +7,8 @@ on one branch, and a second full step on the same batch:
     meta step on a branch with parameters θ:   θ' = θ - α ∇L_support(θ),   θ ← Adam(∇_θ L_query(θ'))
 
 The support is the first half of the batch and the query the second half (of a batch of one, the same pair). The fusion
-branch is the wavelet fusion modules and the fusion head, with L_f; the segmentation branch is the segmentation head, with
-the cross-entropy. The backbone is not touched by meta steps, so its features are computed once, without a graph.
+branch is the wavelet fusion modules and the fusion head, with L_f; the segmentation branch is the segmentation head,
+with the cross-entropy. The backbone is not touched by meta steps: its features are computed once, without a graph.
 """
 
 from pathlib import Path
@@ -37,10 +37,15 @@ Branch = Literal["fusion", "segmentation"]
 
 
 class ModelConfig(Section):
-    """Network: `name` and `arguments` go to `tectum.create_model`; `backbone_weights` is a file of `tectum models convert`."""
+    """Network.
+
+    Attributes:
+        name, arguments: go to `tectum.create_model`.
+        backbone_weights: a file written by `tectum models convert`, to start from.
+    """
 
     name: str = "virmfs_b0"
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({})
     backbone_weights: Path | None = None
 
 
@@ -59,9 +64,9 @@ class MetaConfig(Section):
     Attributes:
         enabled: whether there are any.
         schedule: the two public states of the authors' code differ. "first_release": in epochs from `warmup_epochs` on
-            that `period` divides, the fusion branch in even epochs, right after the first full step, and the segmentation
-            branch in odd epochs, after the second full step. "second_release": in every `period`-th epoch counted from
-            `warmup_epochs`, the two branches in turn, between the two full steps.
+            that `period` divides, the fusion branch in even epochs, right after the first full step, and the
+            segmentation branch in odd epochs, after the second full step. "second_release": in every `period`-th epoch
+            counted from `warmup_epochs`, the two branches in turn, between the two full steps.
         inner_lr: α of the inner step.
         lr: of the separate Adam that applies the meta gradient.
     """
@@ -158,7 +163,9 @@ def meta_gradients(branch: FusionBranch | SegmentationBranch, batch: Sample, inn
     query = Sample(*(x[-half:] for x in batch))
     with torch.no_grad():
         encoded = [branch.model.encode(part.visible, part.infrared) for part in (support, query)]
-    parameters = {name: p for name, p in branch.named_parameters() if name.startswith(branch.prefixes)}
+    parameters: dict[str, Tensor] = {
+        name: p for name, p in branch.named_parameters() if name.startswith(branch.prefixes)
+    }
     inner = torch.autograd.grad(
         functional_call(branch, parameters, (encoded[0], support)), list(parameters.values()), create_graph=True
     )
@@ -179,8 +186,8 @@ def full_step(
 ) -> dict[str, Tensor]:
     """Leave the gradient of L, averaged over all processes, in the parameters; return the weighted loss terms.
 
-    The gradient is that of the whole batch, however many processes share it (but for batch statistics on CPUs, which each
-    process takes of its own pairs).
+    The gradient is that of the whole batch, however many processes share it (but for batch statistics on CPUs, which
+    each process takes of its own pairs).
     """
     with accelerator.autocast():
         output = model(batch.visible, batch.infrared)
@@ -195,7 +202,11 @@ def full_step(
 
 
 def meta_step(
-    branch: FusionBranch | SegmentationBranch, batch: Sample, inner_lr: float, optimiser: Optimizer, accelerator: Accelerator
+    branch: FusionBranch | SegmentationBranch,
+    batch: Sample,
+    inner_lr: float,
+    optimiser: Optimizer,
+    accelerator: Accelerator,
 ) -> None:
     """One meta step on a branch; always in float32, since half precision would lose the small second-order terms."""
     gradients = meta_gradients(branch, batch, inner_lr)
@@ -252,7 +263,9 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
     total = config.run.epochs * steps_per_epoch
     with run.Session(config, config.run, directory, state, total, accelerator) as session:
         dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
-        for step, batch in run.batches(dataset, config.run, range(session.first_step, total), config.data.workers, accelerator):
+        for step, batch in run.batches(
+            dataset, config.run, range(session.first_step, total), config.data.workers, accelerator
+        ):
             epoch = step // steps_per_epoch
             learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
             branch = meta_branch(config.meta, epoch)

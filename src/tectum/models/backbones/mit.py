@@ -1,10 +1,11 @@
-"""MixVisionTransformer (MiT), the hierarchical encoder of SegFormer (Xie et al., NeurIPS 2021, arXiv:2105.15203, section 3.1).
+"""MixVisionTransformer (MiT), the hierarchical encoder of SegFormer.
 
-Written from the paper; the sizes b0 to b5 are its table 6. Four stages, each an overlapping patch embedding followed by
-Transformer blocks with spatially reduced attention and a Mix-FFN, give features at 1/4, 1/8, 1/16 and 1/32 of the input.
+Written from the paper (Xie et al., NeurIPS 2021, arXiv:2105.15203, section 3.1); the sizes b0 to b5 are its table 6.
+Four stages, each an overlapping patch embedding followed by Transformer blocks with spatially reduced attention and a
+Mix-FFN, give features at 1/4, 1/8, 1/16 and 1/32 of the input.
 
-Two details follow ViR-MFS rather than SegFormer's own code: GELU in its tanh approximation, and LayerNorm eps of 1e-6 in
-the blocks and the stage outputs (1e-5 in the patch embeddings and the spatial reduction).
+Two details follow ViR-MFS rather than SegFormer's own code: GELU in its tanh approximation, and LayerNorm eps of 1e-6
+in the blocks and the stage outputs (1e-5 in the patch embeddings and the spatial reduction).
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Two-dimensional Haar wavelet transform by slicing: exact, orthonormal, and made of operations that every exporter knows.
+"""Two-dimensional Haar wavelet transform by slicing: exact, orthonormal, made of operations that every exporter knows.
 
 With the analysis filters lo = [1, 1]/√2 and hi = [1, -1]/√2 (r along rows, c along columns), the four sub-bands of a
 2x2 block (a b; c d) are

@@ -1,0 +1,73 @@
+"""`tectum demo`: fuse and label scenes that tectum renders itself, with the shipped weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SEED = 7
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("tectum-demo"),
+) -> None:
+    """Render four street scenes (day, night, glare, fog), fuse and label them.
+
+    Needs no data and no network connection.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from tectum.cli.console import messages, output, require_writable
+    from tectum.cli.fuse import ITEMS, write_results
+    from tectum.data.pair import PairPaths, read_pair
+    from tectum.data.synthetic import CONDITIONS, render_scene
+    from tectum.files import atomic_path
+    from tectum.predict import Predictor
+    from tectum.viz.panel import grid, with_legend
+
+    require_writable(out)
+    predictor = Predictor()
+    pairs = []
+    for condition in CONDITIONS:
+        scene = render_scene(_SEED, condition=condition)
+        paths = PairPaths(
+            condition, out / "inputs" / "vi" / f"{condition}.png", out / "inputs" / "ir" / f"{condition}.png"
+        )
+        for file, image in ((paths.visible, scene.visible), (paths.infrared, scene.infrared)):
+            with atomic_path(file) as temporary:
+                Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(temporary)
+        pairs.append(paths)
+    _, problems = write_results(predictor, pairs, out, ITEMS, batch=1, read=read_pair, console=messages())
+    if problems:
+        raise typer.Exit(1)
+
+    rows = [
+        [
+            np.asarray(Image.open(file))
+            for file in (
+                paths.visible,
+                paths.infrared,
+                out / "fused" / f"{paths.name}.png",
+                out / "overlay" / f"{paths.name}.png",
+            )
+        ]
+        for paths in pairs
+    ]
+    sheet = grid(rows, ["visible", "infrared", "fused", "labels"])
+    with atomic_path(out / "demo.png") as temporary:
+        with_legend(sheet, predictor.class_names, predictor.palette).save(temporary)
+
+    places = {
+        "inputs/vi, inputs/ir": "the rendered visible and infrared images",
+        "fused": "one picture for people",
+        "labels": "8-bit class ids",
+        "overlay": "the labels in colour on the fused picture",
+        "panel": "inputs and results side by side",
+        "demo.png": "everything on one sheet",
+    }
+    width = max(map(len, places))
+    lines = [f"  {place:{width}}  {meaning}" for place, meaning in places.items()]
+    output().print(
+        "\n".join([f"fused and labelled {len(pairs)} scenes with {predictor.name}; in {out}:", *lines]), markup=False
+    )

@@ -1,0 +1,268 @@
+"""`tectum eval`: the scores of a model on a data set, with all that must be known to compare them."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tectum.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from tectum.data.datasets import DatasetInfo
+    from tectum.data.pair import PairPaths
+    from tectum.predict import Done, Predictor
+
+_RESIZE = "none: native size, padded by reflection to multiples of {stride} and cropped back"
+_CONVENTION = (
+    "tectum: 8-bit BT.601 luminance of the fused RGB picture as saved; mean over the images; MI in bits; MI, VIF and "
+    "SCD are sums over both sources"
+)
+_IOU = "one confusion matrix over all images; classes that occur neither in labels nor predictions are left out"
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`) or a saved model's folder.")],
+    data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
+    dataset: Annotated[str, typer.Option(help="Layout and classes: msrs, mfnet, fmb, pst900 or folder.")],
+    split: Annotated[
+        str | None, typer.Option(help="By default the test split where there is one, else everything.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Pairs of one size that go through the network together.")] = 1,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write everything to this JSON file, each image's too.")
+    ] = None,
+) -> None:
+    """Score a model on a data set: segmentation, fusion, agreement with boxes where there are boxes.
+
+    Pairs that cannot be scored are left out, listed, and make the exit code 1.
+    """
+    from tectum.cli.console import (
+        collected_warnings,
+        messages,
+        output,
+        progress,
+        require_writable,
+        show_problems,
+        show_warnings,
+        write_json,
+    )
+    from tectum.data.datasets import Problem, dataset_info, scan_pairs
+    from tectum.data.pair import read_pair
+
+    info = dataset_info(dataset)
+    pairs, problems = scan_pairs(data, dataset, split)
+    if split is None and any(paths.split == "test" for paths in pairs):
+        pairs = [paths for paths in pairs if paths.split == "test"]
+    if json:
+        require_writable(json.absolute().parent)
+
+    from tectum.predict import Predictor
+
+    predictor = Predictor(model, device)
+    classes = _class_list(predictor, info, pairs)
+    splits = sorted({paths.split for paths in pairs if paths.split})
+    scores = _Scores(classes, info, boxes=info.name == "msrs", qualified=len(splits) > 1)
+    console = messages()
+    read = partial(read_pair, classes=len(classes), ignore=info.ignore)
+    with collected_warnings() as warned, progress("scoring", len(pairs), console) as advance:
+        for one in predictor.stream(pairs, batch=batch, read=read):
+            if isinstance(one, Problem):
+                problems.append(one)
+            else:
+                try:
+                    scores.add(one)
+                except InputError as error:
+                    problems.append(Problem("not scored", one.paths.name, str(error)))
+            advance()
+
+    show_warnings(warned, console)
+    weights = _weights_file(model)
+    report: dict[str, Any] = {
+        "model": predictor.name,
+        "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
+        "data": {
+            "dataset": info.name,
+            "root": str(data),
+            "split": ", ".join(splits) or None,
+            "images": len(scores.names),
+            "labelled": scores.labelled,
+            "names_sha256": hashlib.sha256("\n".join(sorted(scores.names)).encode()).hexdigest(),
+        },
+        "resize": _RESIZE.format(stride=predictor.backend.stride),
+        **scores.report(),
+        "problems": [problem._asdict() for problem in problems],
+        "warnings": warned,
+    }
+    _show(report, output())
+    if problems:
+        show_problems(problems, console)
+    if json:
+        write_json(json, report)
+    if problems:
+        raise typer.Exit(1)
+
+
+class _Scores:
+    """Everything that is accumulated over the images."""
+
+    def __init__(self, classes: Sequence[str], info: "DatasetInfo", *, boxes: bool, qualified: bool) -> None:
+        from tectum.metrics.segmentation import BoxAgreement, SegmentationScores
+
+        self.classes = classes
+        self.ignore = info.ignore
+        self.use_boxes = boxes
+        self.qualified = qualified  # names may repeat between splits
+        self.names: list[str] = []
+        self.images: dict[str, dict[str, float]] = {}
+        self.labelled = 0
+        self.segmentation = SegmentationScores(len(classes), ignore=255)  # what is ignored was read as 255
+        self.boxes = BoxAgreement()
+
+    def add(self, done: "Done") -> None:
+        """Add one image to every score, or to none when an InputError is raised."""
+        import numpy as np
+        import torch
+
+        from tectum.metrics.functional import fusion_scores
+        from tectum.metrics.segmentation import read_boxes
+        from tectum.predict.colour import luminance
+
+        fused = luminance(done.result.fused.astype(np.float32) / np.float32(255))
+        grey = (fused, luminance(done.pair.visible), done.pair.infrared)
+        values = fusion_scores(*(torch.from_numpy(image)[None, None] for image in grey), data_range=1.0)
+        boxes = read_boxes(done.paths.boxes) if self.use_boxes and done.paths.boxes else None
+        labels = torch.from_numpy(done.result.labels)
+
+        name = f"{done.paths.split}/{done.paths.name}" if self.qualified else done.paths.name
+        self.names.append(name)
+        self.images[name] = {metric: float(value) for metric, value in values.items()}
+        if done.pair.label is not None:
+            self.labelled += 1
+            self.segmentation.update(labels, torch.from_numpy(done.pair.label))
+        if boxes is not None:
+            self.boxes.update(labels[None], [boxes])
+
+    def report(self) -> dict[str, Any]:
+        """Sections `fusion`, `segmentation` (where there are labels) and `boxes` (where there are boxes)."""
+        sections: dict[str, Any] = {}
+        if self.images:
+            metrics = next(iter(self.images.values()))
+            mean = {key: sum(image[key] for image in self.images.values()) / len(self.images) for key in metrics}
+            sections["fusion"] = {"convention": _CONVENTION, "mean": mean, "images": self.images}
+        if self.labelled:
+            values = self.segmentation.compute()
+            sections["segmentation"] = {
+                "convention": _IOU,
+                "class_list": list(self.classes),
+                "ignored_ids": list(self.ignore),
+                "miou_with_class_0": float(values["miou"]),
+                "miou_without_class_0": float(values["miou_without_0"]),
+                "mean_class_accuracy_with_class_0": float(values["class_accuracy"]),
+                "pixel_accuracy": float(values["pixel_accuracy"]),
+                "classes": [
+                    {"id": index, "name": name, "iou": iou, "accuracy": accuracy}
+                    for index, (name, iou, accuracy) in enumerate(
+                        zip(self.classes, values["iou"].tolist(), values["recall"].tolist(), strict=True)
+                    )
+                ],
+                "confusion_matrix": self.segmentation.matrix.tolist(),
+            }
+        counts = self.boxes.counts.tolist()
+        if any(number for number, *_ in counts):
+            values = self.boxes.compute()
+            sections["boxes"] = {
+                "convention": "a box is found when 25 % of its pixels carry its class; inside: share of the class's "
+                "pixels that lie in its boxes",
+                "classes": [
+                    {"name": self.classes[label], "boxes": number, "found": found, "inside": inside}
+                    for label, (number, *_), found, inside in zip(
+                        self.boxes.classes, counts, values["found"].tolist(), values["inside"].tolist(), strict=True
+                    )
+                ],
+            }
+        return sections
+
+
+def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[PairPaths]") -> tuple[str, ...]:
+    """The classes that are scored: the data set's, which must be the model's; for plain folders the model's."""
+    if not info.classes or not any(paths.label for paths in pairs):
+        return predictor.class_names
+    if len(info.classes) != predictor.classes:
+        raise ConfigError(
+            f"model '{predictor.name}' has {predictor.classes} classes and data set '{info.name}' "
+            f"{len(info.classes)}: their labels cannot be compared; use weights trained for '{info.name}', or "
+            "--dataset folder on a copy without labels to score the fusion alone"
+        )
+    return info.classes
+
+
+def _weights_file(model: str) -> Path:
+    import tectum.models
+    from tectum.models.base import WEIGHTS_FILE
+
+    shipped = Path(tectum.models.__file__).parent / "weights" / model
+    path = shipped if model in tectum.models.list_weights() else Path(model)
+    return path / WEIGHTS_FILE if path.is_dir() else path
+
+
+def _show(report: dict[str, Any], console: Console) -> None:
+    data = report["data"]
+    facts = {
+        "model": report["model"],
+        "weights": f"{report['weights']['file']}, sha256 {report['weights']['sha256']}",
+        "data": f"{data['dataset']}, split {data['split'] or 'none'}, {data['images']} images "
+        f"({data['labelled']} labelled)",
+        "names": f"sha256 {data['names_sha256']}",
+        "resize": report["resize"],
+    }
+    for name, fact in facts.items():
+        console.print(f"[bold]{name:8}[/]{escape(fact)}", soft_wrap=True)
+    if "fusion" in report:
+        mean = report["fusion"]["mean"]
+        table = Table(title="Fusion", title_justify="left")
+        for key in mean:
+            table.add_column(key.upper() if key != "qabf" else "Qabf", justify="right")
+        table.add_row(*(f"{value:.4f}" for value in mean.values()))
+        _show_table(table, report["fusion"]["convention"], console)
+    if "segmentation" in report:
+        _show_segmentation(report["segmentation"], console)
+    if "boxes" in report:
+        boxes = report["boxes"]
+        table = Table(title="Agreement with boxes", title_justify="left")
+        for column in ("class", "boxes", "found %", "inside %"):
+            table.add_column(column, justify="left" if column == "class" else "right")
+        for row in boxes["classes"]:
+            table.add_row(row["name"], str(row["boxes"]), _percent(row["found"]), _percent(row["inside"]))
+        _show_table(table, boxes["convention"], console)
+
+
+def _show_segmentation(scores: dict[str, Any], console: Console) -> None:
+    ignored = ", ".join(map(str, scores["ignored_ids"]))
+    table = Table(title="Segmentation", title_justify="left")
+    for column in ("id", "class", "IoU %", "accuracy %"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for row in scores["classes"]:
+        table.add_row(str(row["id"]), row["name"], _percent(row["iou"]), _percent(row["accuracy"]))
+    table.add_section()
+    accuracy = _percent(scores["mean_class_accuracy_with_class_0"])
+    table.add_row("", "mean, class 0 counted", _percent(scores["miou_with_class_0"]), accuracy)
+    table.add_row("", "mean, class 0 left out", _percent(scores["miou_without_class_0"]), "")
+    table.add_row("", "all pixels", "", _percent(scores["pixel_accuracy"]))
+    _show_table(table, f"{scores['convention']}; ignored ids: {ignored}; accuracy is recall", console)
+
+
+def _show_table(table: Table, convention: str, console: Console) -> None:
+    console.print()
+    console.print(table)
+    console.print(escape(convention), style="dim", soft_wrap=True)
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.2f}"

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from tectum.data.pair import PairPaths
+from tectum.data.synthetic import write_scenes
+from tectum.data.transforms import Augmentation, PairDataset, Sample, StepSampler
+
+
+def sample(height=40, width=56):
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    visible = torch.stack((rows / height, columns / width, torch.zeros(height, width)))
+    labels = (columns // 8).to(torch.int64)
+    return Sample(visible, (columns / width)[None], labels)
+
+
+def test_none_leaves_the_pair_as_it_is():
+    for before, after in zip(sample(), Augmentation()(sample()), strict=True):
+        torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(crop=32), Augmentation(crop=32, scale=(0.5, 2), flip=1.0)])
+def test_crop_keeps_images_and_labels_aligned(augmentation):
+    torch.manual_seed(0)
+    for _ in range(20):
+        out = augmentation(sample())
+        assert out.visible.shape == (3, 32, 32)
+        assert out.labels.shape == (32, 32)
+        torch.testing.assert_close(out.infrared[0], out.visible[1])  # both hold the column
+        # Where the label is c, the column lies within [8c, 8c + 8) of 56, up to the blur of resizing.
+        column = out.infrared[0] * 56
+        assert (column >= out.labels * 8 - 2).all()
+        assert (column < out.labels * 8 + 10).all()
+
+
+def test_resizing_invents_no_class():
+    pair = sample()
+    labels = torch.where(pair.labels > 2, 14, 0)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        out = Augmentation(crop=24, scale=(0.5, 3))(pair._replace(labels=labels))
+        assert set(out.labels.unique().tolist()) <= {0, 14}
+    assert set(Augmentation(resize=(64, 33))(pair._replace(labels=labels)).labels.unique().tolist()) == {0, 14}
+
+
+def test_images_smaller_than_the_crop_are_enlarged():
+    assert Augmentation(crop=64, scale=(0.5, 0.6))(sample()).visible.shape == (3, 64, 64)
+
+
+def test_foreground_crops_hold_a_labelled_pixel():
+    labels = torch.zeros(200, 200, dtype=torch.int64)
+    labels[5, 190] = 7
+    labels[100:, :] = 255
+    pair = Sample(torch.rand(3, 200, 200), torch.rand(1, 200, 200), labels)
+    torch.manual_seed(0)
+    assert all((Augmentation(crop=32, foreground=1.0)(pair).labels == 7).any() for _ in range(20))
+    assert sum(bool((Augmentation(crop=32)(pair).labels == 7).any()) for _ in range(20)) < 10
+
+
+def test_modalities_change_brightness_apart_and_stay_in_range():
+    torch.manual_seed(0)
+    pair = Sample(torch.full((3, 8, 8), 0.5), torch.full((1, 8, 8), 0.5), torch.zeros(8, 8, dtype=torch.int64))
+    out = Augmentation(brightness=0.5, gamma=0.5, noise=0.1)(pair)
+    assert abs(out.visible.mean() - out.infrared.mean()) > 0.01
+    assert min(x.min() for x in out[:2]) >= 0
+    assert max(x.max() for x in out[:2]) <= 1
+
+
+def test_same_key_same_sample_and_a_missing_label_is_ignored(tmp_path):
+    pairs = write_scenes(tmp_path, 1, size=(64, 80))
+    unlabelled = PairPaths("x", pairs[0].visible, pairs[0].infrared)
+    dataset = PairDataset([pairs[0], unlabelled], 9, Augmentation(crop=32, scale=(0.5, 2), noise=0.1))
+    state = torch.get_rng_state()
+    first, again, other = dataset[0, 5], dataset[0, 5], dataset[0, 6]
+    torch.testing.assert_close(first.visible, again.visible, atol=0, rtol=0)
+    assert not torch.equal(first.visible, other.visible)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (dataset[1, 5].labels == 255).all()
+    torch.testing.assert_close(dataset[1, 5].visible, first.visible, atol=0, rtol=0)
+
+
+def test_an_epoch_shows_every_pair_once_and_the_next_in_another_order():
+    batches = list(StepSampler(10, 5, 3, range(4)))
+    rows = [[row for row, _ in batch] for batch in batches]
+    assert sorted(rows[0] + rows[1]) == sorted(rows[2] + rows[3]) == list(range(10))
+    assert rows[:2] != rows[2:]
+    seeds = [seed for batch in batches for _, seed in batch]
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_a_resumed_order_is_the_uninterrupted_one(start):
+    assert list(StepSampler(7, 2, 0, range(start, 8))) == list(StepSampler(7, 2, 0, range(8)))[start:]
+
+
+def test_processes_share_each_batch():
+    whole = list(StepSampler(9, 4, 1, range(5)))
+    shares = [list(StepSampler(9, 4, 1, range(5), rank, 2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+    assert all(len(share) == 2 for share in shares[0])
+
+
+def test_seeds_differ_between_runs():
+    assert list(StepSampler(8, 4, 0, range(2))) != list(StepSampler(8, 4, 1, range(2)))

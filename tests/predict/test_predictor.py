@@ -1,0 +1,209 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tectum import create_model
+from tectum.data.datasets import Problem
+from tectum.data.pair import Pair, PairPaths
+from tectum.errors import ConfigError, InputError, WeightsError
+from tectum.models.base import Output, luminance
+from tectum.predict import Done, Predictor
+
+
+class MaximumFusion(nn.Module):
+    """Fuses by the pixelwise maximum; labels a pixel by the brightness of its infrared, in steps of 1 / classes."""
+
+    def __init__(self, classes=3, gain=1.0, stride=32, **metadata):
+        super().__init__()
+        self.classes, self.stride, self.metadata = classes, stride, metadata
+        self.gain = nn.Parameter(torch.tensor(gain))
+        self.seen = []
+
+    def forward(self, visible, infrared):
+        self.seen.append(tuple(visible.shape))
+        fused = torch.maximum(luminance(visible), infrared) * self.gain
+        steps = torch.arange(self.classes).view(1, -1, 1, 1) / self.classes
+        return Output(fused, -(infrared - steps - 0.5 / self.classes).abs(), {})
+
+
+def pair(height, width, seed=0, name="pair"):
+    rng = np.random.default_rng(seed)
+    return Pair(name, rng.random((height, width, 3), np.float32), rng.random((height, width), np.float32))
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return create_model("virmfs_b0", classes=9)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (33, 64), (50, 97), (64, 64)])
+def test_any_size_in_the_same_size_out(height, width):
+    one = pair(height, width)
+    result = Predictor(MaximumFusion())(visible=one.visible, infrared=one.infrared)
+    assert result.fused.shape == (height, width, 3)
+    assert result.fused.dtype == np.uint8
+    assert result.labels.shape == result.luminance.shape == (height, width)
+    assert result.labels.dtype == np.uint8
+    # Whatever the padding is, the crop must be the image itself and not a neighbour of it.
+    grey = one.visible @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_allclose(result.luminance, np.maximum(grey, one.infrared), atol=1e-6)
+    np.testing.assert_array_equal(result.labels, np.minimum(one.infrared * 3, 2.999).astype(np.uint8))
+
+
+def test_pads_to_the_stride_of_the_network():
+    model = MaximumFusion(stride=24)
+    Predictor(model).batch([pair(16, 50)])
+    assert model.seen == [(1, 3, 24, 72)]
+
+
+def test_smaller_than_16_pixels_is_an_error():
+    with pytest.raises(InputError, match=r"40x15.*16x16"):
+        Predictor(MaximumFusion()).batch([pair(15, 40)])
+
+
+def test_sizes_that_differ_are_an_error():
+    one = pair(32, 40)
+    with pytest.raises(InputError, match=r"40x32.*39x32"):
+        Predictor(MaximumFusion())(visible=one.visible, infrared=one.infrared[:, :-1])
+
+
+def test_values_are_clamped_and_never_stretched():
+    flat = Pair("flat", np.full((32, 32, 3), 0.4, np.float32), np.full((32, 32), 0.5, np.float32))
+    assert (Predictor(MaximumFusion()).batch([flat])[0].fused == 128).all()
+    bright = Predictor(MaximumFusion(gain=3.0)).batch([flat])[0]
+    assert (bright.fused == 255).all()
+    assert bright.luminance.max() == 1
+
+
+def test_colour_is_that_of_the_visible_image():
+    one = pair(32, 32)
+    muted = Pair("muted", 0.4 + 0.2 * one.visible, 0.4 + 0.2 * one.infrared)  # no channel leaves [0, 1]
+    fused = Predictor(MaximumFusion()).batch([muted])[0].fused / 255
+    # Differences between channels are what Cb and Cr are made of.
+    np.testing.assert_allclose(fused[..., 0] - fused[..., 1], muted.visible[..., 0] - muted.visible[..., 1], atol=0.005)
+
+
+def test_grey_visible_gives_grey(tmp_path):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (40, 32), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "v.png")
+    infrared = Image.fromarray(rng.integers(0, 256, (40, 32), np.uint8))
+    result = Predictor(MaximumFusion())(visible=tmp_path / "v.png", infrared=infrared)
+    assert result.name == "v"
+    assert (result.fused == np.maximum(grey, np.asarray(infrared))[..., None]).all()
+
+
+def test_a_batch_equals_single_runs(network):
+    pairs = [pair(*size, seed=seed) for seed, size in enumerate([(40, 60), (64, 64), (33, 40), (41, 50), (16, 20)])]
+    predictor = Predictor(network)
+    together = predictor.batch(pairs)
+    for one, result in zip(pairs, together, strict=True):
+        alone = predictor.batch([one])[0]
+        assert result.fused.shape == one.visible.shape
+        assert np.abs(result.fused.astype(int) - alone.fused).max() <= 1
+        assert (result.labels == alone.labels).mean() > 0.999
+
+
+def test_equal_padded_sizes_run_together():
+    model = MaximumFusion()
+    results = Predictor(model).batch([pair(40, 60, name="a"), pair(20, 20, name="b"), pair(64, 64, name="c")])
+    assert sorted(model.seen) == [(1, 3, 32, 32), (2, 3, 64, 64)]
+    assert [result.name for result in results] == ["a", "b", "c"]
+
+
+def test_modes_of_a_network_in_training_are_restored(network):
+    network.train()
+    network.backbone.eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    first, second = (Predictor(network).batch([pair(32, 32)])[0] for _ in range(2))
+    assert network.training
+    assert network.segmentation_head.training
+    assert not network.backbone.training
+    assert np.array_equal(first.luminance, second.luminance)  # no dropout
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())  # no batch statistics
+    network.eval()
+
+
+def test_nan_from_the_network_is_an_error():
+    with pytest.raises(WeightsError, match="'broken' gave NaN or infinity for pair 'p'"):
+        Predictor(MaximumFusion(gain=float("nan"), name="broken")).batch([pair(32, 32, name="p")])
+
+
+def test_a_saved_model_is_loaded(network, tmp_path):
+    network.save(tmp_path / "m")
+    one = pair(32, 48)
+    saved = Predictor(tmp_path / "m", device="cpu").batch([one])[0]
+    np.testing.assert_allclose(saved.luminance, Predictor(network).batch([one])[0].luminance, atol=1e-6)
+
+
+def test_unknown_device_and_model():
+    with pytest.raises(ConfigError, match="'quantum' is not usable"):
+        Predictor(MaximumFusion(), device="quantum")
+    with pytest.raises(ConfigError, match="no weights 'nothing'"):
+        Predictor("nothing", device="cpu")
+
+
+def test_names_and_colours_of_classes():
+    plain = Predictor(MaximumFusion(classes=4))
+    assert plain.class_names == ("class 0", "class 1", "class 2", "class 3")
+    assert len(np.unique(plain.palette, axis=0)) == 4
+    named = Predictor(MaximumFusion(classes=2, class_names=["no", "yes"], palette=[[0, 0, 0], [9, 8, 7]]))
+    assert named.class_names == ("no", "yes")
+    assert named.palette.tolist() == [[0, 0, 0], [9, 8, 7]]
+    with pytest.raises(WeightsError, match="2 classes, but its metadata lists 3 in 'class_names'"):
+        _ = Predictor(MaximumFusion(classes=2, class_names=["a", "b", "c"])).class_names
+
+
+def test_more_classes_than_8_bits_hold():
+    with pytest.raises(ConfigError, match="at most 255"):
+        Predictor(MaximumFusion(classes=256))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_stream_keeps_the_order_and_every_good_pair(batch):
+    table = [PairPaths(str(index), f"{index}.png", f"{index}.png") for index in range(9)]
+
+    def read(paths):
+        if paths.name == "3":
+            raise InputError("'3.png' is empty")
+        return pair(8 if paths.name == "5" else 32, 32, name=paths.name)  # number 5 is read but too small
+
+    outcome = list(Predictor(MaximumFusion()).stream(iter(table), batch=batch, read=read))
+    assert [one.name if isinstance(one, Problem) else one.paths.name for one in outcome] == list("012345678")
+    problems = {one.name: one.message for one in outcome if isinstance(one, Problem)}
+    assert problems.keys() == {"3", "5"}
+    assert problems["3"] == "'3.png' is empty"
+    assert "32x8" in problems["5"]
+    assert all(one.result.name == one.paths.name for one in outcome if isinstance(one, Done))
+
+
+def test_stream_reads_only_a_little_ahead():
+    opened = []
+
+    def read(paths):
+        opened.append(paths.name)
+        return pair(32, 32)
+
+    table = (PairPaths(str(index), "v", "i") for index in range(1000))
+    stream = Predictor(MaximumFusion()).stream(table, read=read)
+    next(stream)
+    stream.close()
+    assert len(opened) < 20
+
+
+def test_importing_does_not_import_torch():
+    code = "import sys, tectum.predict, tectum.viz; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_real_pair(shared_data, network):
+    folder = shared_data / "FMB-sample"
+    name = sorted(file.name for file in (folder / "vi").iterdir())[0]
+    result = Predictor(network)(visible=folder / "vi" / name, infrared=str(folder / "ir" / name))
+    assert result.fused.shape == (600, 800, 3)

@@ -1,0 +1,57 @@
+import pytest
+from pydantic import BaseModel
+
+from tectum.errors import ConfigError
+from tectum.recipes.config import read_config
+from tectum.recipes.virmfs import VirmfsConfig
+
+MINIMAL = """
+data: {train: [{root: somewhere}]}
+optimiser: {lr: 0.001}
+run: {epochs: 1, batch: 2}
+"""
+
+
+def read(tmp_path, text, *overrides):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return read_config(VirmfsConfig, path, list(overrides))
+
+
+def test_overrides_reach_lists_and_missing_sections(tmp_path):
+    config = read(tmp_path, MINIMAL, "run.epochs=7", "data.train.0.root=else", "meta.enabled=false", "run.ema=0.5")
+    assert (config.run.epochs, str(config.data.train[0].root), config.meta.enabled) == (7, "else", False)
+    assert config.run.ema == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.epoch=3", r"unknown key 'run\.epoch'; did you mean 'epochs'\?"),
+        ("colour=red", r"unknown key 'colour'; known keys: model, data, loss"),
+        ("data.train.0.wheels=4", r"unknown key 'data\.train\.0\.wheels'; known keys: dataset, root"),
+        ("data.augmentation.crops=4", "did you mean 'crop'"),
+        ("run.batch=0", r"run\.batch: Input should be greater than or equal to 1"),
+        ("meta.schedule=never", r"meta\.schedule: Input should be 'first_release' or 'second_release'"),
+        ("run.epochs", "is no override: write key=value"),
+        ("data.train.4.root=x", "points to nothing"),
+        ("run.epochs.deeper=1", "points to nothing"),
+    ],
+)
+def test_wrong_keys_give_one_line(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path, MINIMAL, override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not readable YAML"), ("- 1", "must be a mapping"), ("", "mapping")]
+)
+def test_unreadable_files_are_named(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=rf"c\.yaml'.*{message}"):
+        read(tmp_path, text)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config file '.*none\.yaml'"):
+        read_config(BaseModel, tmp_path / "none.yaml")

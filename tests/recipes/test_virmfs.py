@@ -1,0 +1,341 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import tectum
+from tectum.data.synthetic import write_scenes
+from tectum.data.transforms import Sample
+from tectum.errors import ConfigError, InputError, WeightsError
+from tectum.recipes.config import read_config
+from tectum.recipes.virmfs import (
+    FusionBranch,
+    LossConfig,
+    MetaConfig,
+    SegmentationBranch,
+    VirmfsConfig,
+    full_step,
+    meta_branch,
+    meta_gradients,
+    train,
+)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root, 6, size=(72, 96))
+    return root
+
+
+def small_config(scenes, *overrides):
+    """Two epochs of three steps on small scenes, with everything switched on."""
+    return read_config(
+        VirmfsConfig,
+        CONFIGS / "virmfs_b0.yaml",
+        [
+            f"data.train.0.root={scenes}",
+            "data.holdout=0",
+            f"data.validation=[{{dataset: msrs, root: '{scenes}', split: train}}]",
+            "data.augmentation.crop=64",
+            "data.workers=0",
+            "meta.warmup_epochs=0",
+            "meta.period=1",
+            "second_full_step=true",
+            "optimiser.warmup_steps=2",
+            "run.epochs=2",
+            "run.batch=2",
+            "run.precision=float32",
+            "run.validate_every=2",
+            "run.log_every=1",
+            *overrides,
+        ],
+    )
+
+
+def random_batch(size=2, side=64, classes=9):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes, (size, side, side), generator=generator)
+    labels[:, :4] = 255
+    return Sample(
+        torch.rand(size, 3, side, side, generator=generator),
+        torch.rand(size, 1, side, side, generator=generator),
+        labels,
+    )
+
+
+def weights_of(directory):
+    return tectum.load(directory).state_dict()
+
+
+def assert_same_weights(first, second):
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], atol=0, rtol=0, msg=key)
+
+
+def log_of(directory):
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # Epochs 0 to 9 with warm-up 1 and period 3.
+        ("first_release", [None, None, None, "segmentation", None, None, "fusion", None, None, "segmentation"]),
+        ("second_release", [None, "fusion", None, None, "segmentation", None, None, "fusion", None, None]),
+    ],
+)
+def test_meta_steps_come_in_the_published_epochs(schedule, expected):
+    assert [meta_branch(MetaConfig(schedule=schedule), epoch) for epoch in range(10)] == expected
+
+
+def test_no_meta_steps_when_switched_off():
+    assert {meta_branch(MetaConfig(enabled=False), epoch) for epoch in range(20)} == {None}
+
+
+class Quadratic(torch.nn.Module):
+    """A branch with L(θ) = ½ Σ (x·θ - y)², whose meta gradient is known in closed form."""
+
+    prefixes = ("weight",)
+
+    def __init__(self):
+        super().__init__()
+        self.model = SimpleNamespace(encode=lambda x, y: x)
+        self.weight = torch.nn.Parameter(torch.tensor([0.3, -0.7], dtype=torch.float64))
+        self.untouched = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, batch):
+        return (x @ self.weight - batch.infrared).square().sum() / 2
+
+
+def test_meta_gradient_is_the_second_order_one():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((6, 2), (6,)))
+    branch, inner_lr = Quadratic(), 0.1
+    gradients = meta_gradients(branch, Sample(x, y, torch.zeros(6)), inner_lr)
+    assert list(gradients) == ["weight"]
+    theta, hessian = branch.weight.detach(), x[:3].T @ x[:3]
+    adapted = theta - inner_lr * (x[:3].T @ (x[:3] @ theta - y[:3]))
+    first_order = x[3:].T @ (x[3:] @ adapted - y[3:])
+    torch.testing.assert_close(gradients["weight"], first_order - inner_lr * hessian @ first_order)
+    assert not torch.allclose(gradients["weight"], first_order, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["fusion", "segmentation"])
+def test_meta_gradient_with_a_vanishing_inner_step_is_the_gradient_of_the_query(kind):
+    torch.manual_seed(0)
+    model = tectum.create_model("virmfs_b0", drop_path=0.0).eval()
+    fusion = kind == "fusion"
+    branch = FusionBranch(model, LossConfig()) if fusion else SegmentationBranch(model, 2.0, None)
+    batch = random_batch(4)
+    gradients = meta_gradients(branch, batch, 1e-12)
+    query = Sample(*(x[2:] for x in batch))
+    branch(model.encode(query.visible, query.infrared), query).backward()
+    expected = {name: p.grad for name, p in branch.named_parameters() if name.startswith(branch.prefixes)}
+    assert gradients.keys() == expected.keys()
+    assert any("fusion_head" in name for name in expected) == fusion
+    assert not any("backbone" in name for name in expected)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_batch_of_one_is_support_and_query():
+    model = tectum.create_model("virmfs_b0")
+    gradients = meta_gradients(FusionBranch(model, LossConfig()), random_batch(1), 1e-5)
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+def test_every_parameter_gets_a_gradient_in_a_full_step():
+    torch.manual_seed(0)
+    model = tectum.create_model("virmfs_b0", drop_path=0.0)
+    terms = full_step(model, random_batch(), LossConfig(), None, Accelerator(cpu=True))
+    assert set(terms) == {"gradient", "intensity", "segmentation"}
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_pairs_without_labels_train_fusion_alone():
+    model = tectum.create_model("virmfs_b0")
+    batch = random_batch()
+    batch.labels.fill_(255)
+    terms = full_step(model, batch, LossConfig(), None, Accelerator(cpu=True))
+    assert terms["segmentation"] == 0
+    assert model.segmentation_head.prediction.weight.grad.abs().sum() == 0
+    assert model.fusion_head.prediction.weight.grad.abs().sum() > 0
+
+
+def test_expected_losses(scenes, tmp_path):
+    """Losses of a fixed tiny run; a change here means that training itself has changed."""
+    train(small_config(scenes), tmp_path)
+    records = [record for record in log_of(tmp_path) if "validation" not in record]
+    assert [record["step"] for record in records] == list(range(1, 7))
+    for name, expected in EXPECTED_LOSSES.items():
+        assert [record[name] for record in records] == pytest.approx(expected, rel=0.02), name
+    validation = log_of(tmp_path)[-1]["validation"]
+    assert {"qabf", "mi", "vif", "miou"} <= set(validation)
+
+
+EXPECTED_LOSSES = {
+    "gradient": [4.7544, 4.5711, 4.0820, 4.2114, 3.6335, 4.9681],
+    "intensity": [15.0688, 11.7012, 6.8547, 7.7720, 6.6415, 10.2401],
+    "segmentation": [12.2720, 11.9290, 11.0293, 9.2888, 9.3588, 9.0857],
+}
+
+
+def test_run_directory_holds_what_explains_it(scenes, tmp_path):
+    train(small_config(scenes, "run.epochs=1", "run.validate_every=1"), tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.yaml", "environment.json", "log.jsonl", "tensorboard", "checkpoint.pt", "best", "last"} == names
+    assert read_config(VirmfsConfig, tmp_path / "config.yaml").run.epochs == 1
+    assert json.loads((tmp_path / "environment.json").read_text())["packages"]["torch"] in torch.__version__
+    metadata = tectum.load(tmp_path / "last").metadata
+    assert metadata["dataset"] == "msrs"
+    assert len(metadata["class_names"]) == len(metadata["palette"]) == 9
+
+
+RUN = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tectum.recipes.config import read_config
+from tectum.recipes.virmfs import VirmfsConfig, train
+train(read_config(VirmfsConfig, sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_the_uninterrupted_weights(scenes, tmp_path):
+    settings = ("run.epochs=4", "run.checkpoint_minutes=0.0001", "run.validate_every=1")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    (tmp_path / "c.yaml").write_text(json.dumps(small_config(scenes, *settings).model_dump(mode="json")))
+
+    def start(directory):
+        return subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "c.yaml"), str(directory)])
+
+    assert start(whole).wait() == 0
+    for wanted in (2, 7):
+        process = start(broken)
+        while not ((broken / "log.jsonl").exists() and log_of_partial(broken) >= wanted):
+            assert process.poll() is None, "finished before it could be killed"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (broken / "last").exists()
+    assert start(broken).wait() == 0
+    assert_same_weights(whole / "last", broken / "last")
+    assert_same_weights(whole / "best", broken / "best")
+    scores = [[{k: v for k, v in record.items() if k != "seconds"} for record in log_of(d)] for d in (whole, broken)]
+    assert scores[0] == scores[1]
+
+
+def log_of_partial(directory):
+    """Steps logged so far; the last line may be half written."""
+    return len((directory / "log.jsonl").read_text().splitlines()) - 1
+
+
+def test_same_seed_same_weights_and_workers_do_not_matter(scenes, tmp_path):
+    train(small_config(scenes, "run.epochs=1"), tmp_path / "a")
+    train(small_config(scenes, "run.epochs=1", "data.workers=2"), tmp_path / "b")
+    assert_same_weights(tmp_path / "a" / "last", tmp_path / "b" / "last")
+    train(small_config(scenes, "run.epochs=1", "run.seed=1"), tmp_path / "c")
+    first, other = weights_of(tmp_path / "a" / "last"), weights_of(tmp_path / "c" / "last")
+    assert not torch.equal(first["fusion_head.fuse.weight"], other["fusion_head.fuse.weight"])
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+torch.set_num_threads(1)
+from accelerate import Accelerator
+import tectum
+from tectum.data.transforms import Sample
+from tectum.recipes.virmfs import LossConfig, full_step
+accelerator = Accelerator(cpu=True)
+torch.manual_seed(0)
+model = tectum.create_model("virmfs_b0", drop_path=0.0).eval()
+generator = torch.Generator().manual_seed(1)
+batch = Sample(
+    torch.rand(4, 3, 32, 32, generator=generator), torch.rand(4, 1, 32, 32, generator=generator),
+    torch.randint(0, 9, (4, 32, 32), generator=generator),
+)
+batch.labels[0, :20] = 255
+batch.labels[3] = 255
+share = 4 // accelerator.num_processes
+at = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+full_step(model, Sample(*(x[at] for x in batch)), LossConfig(), torch.arange(1.0, 10.0), accelerator)
+if accelerator.is_main_process:
+    torch.save({name: p.grad for name, p in model.named_parameters()}, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradients_of_one(tmp_path):
+    """Evaluation mode: batch statistics are each process's own on CPUs, everything else must agree."""
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE")}
+    for count in (1, 2):
+        subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--master_port=0",
+             "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(tmp_path / "script.py"),
+             str(tmp_path / f"{count}.pt")],
+            check=True, env=environment | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+    one, two = (torch.load(tmp_path / f"{count}.pt", weights_only=True) for count in (1, 2))
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_batch_that_processes_cannot_share_is_named(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 3))
+    with pytest.raises(ConfigError, match=r"run\.batch=2 cannot be shared by 3 processes"):
+        train(small_config(scenes), tmp_path)
+
+
+def test_too_little_data_is_named(scenes, tmp_path):
+    with pytest.raises(ConfigError, match=r"6 training pairs, fewer than run\.batch=8"):
+        train(small_config(scenes, "run.batch=8"), tmp_path)
+
+
+def test_divergence_stops_with_a_remedy(scenes, tmp_path):
+    with pytest.raises(InputError, match=r"is not finite at step .*lower optimiser\.lr"):
+        train(small_config(scenes, "optimiser.lr=1e30", "optimiser.warmup_steps=0", "run.epochs=20"), tmp_path)
+
+
+def test_class_weights_must_fit_the_classes(scenes, tmp_path):
+    with pytest.raises(ConfigError, match=r"class_weights has 2 values, but msrs has 9 classes"):
+        train(small_config(scenes, "loss.class_weights=[1, 2]"), tmp_path)
+
+
+def test_damaged_checkpoint_is_named(scenes, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt' does not fit this run"):
+        train(small_config(scenes), tmp_path)
+
+
+def test_holdout_pairs_are_not_trained_on(scenes):
+    from tectum.recipes.run import training_tables
+
+    config = small_config(scenes, "data.holdout=0.5", "data.validation=[]")
+    training, validation = training_tables(config.data, config.run)
+    assert training
+    assert validation
+    assert not {pair.visible for pair in training} & {pair.visible for pair in validation}
+    unlabelled = small_config(scenes, "data.holdout=0.5", "data.validation=[]", "data.train.0.labels=false")
+    assert len(training_tables(unlabelled.data, unlabelled.run)[0]) == 6
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("virmfs*.yaml")))
+def test_shipped_configs_are_valid(name):
+    assert read_config(VirmfsConfig, CONFIGS / name).run.epochs > 0
