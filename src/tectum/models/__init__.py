@@ -11,7 +11,7 @@ from tectum.models.original import fill, load_virmfs, read_tensors
 from tectum.models.virmfs import PRESETS as VIRMFS_PRESETS
 from tectum.models.virmfs import ViRMFS
 
-__all__ = ["FusionSegmenter", "Output", "create_model", "list_models", "list_weights", "load"]
+__all__ = ["FusionSegmenter", "Output", "create_model", "list_models", "list_weights", "load", "weights_folder"]
 
 _ARCHITECTURES: dict[str, tuple[Callable[..., FusionSegmenter], dict[str, Any]]] = {
     name: (ViRMFS, preset) for name, preset in VIRMFS_PRESETS.items()
@@ -28,6 +28,11 @@ def list_models() -> list[str]:
 def list_weights() -> list[str]:
     """Names of the weights that come with tectum, for `load`."""
     return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG_FILE}"))
+
+
+def weights_folder(name: str) -> Path:
+    """Folder of the shipped weights `name`: `model.safetensors`, `config.json` and the card `README.md`."""
+    return _SHIPPED / name
 
 
 def create_model(name: str, **arguments: Any) -> FusionSegmenter:
@@ -62,7 +67,7 @@ def load(source: str | Path, *, wiring: str | None = None) -> FusionSegmenter:
         ConfigError: for a name that is neither, or a missing wiring.
         WeightsError: for files that are damaged or do not fit.
     """
-    path = _SHIPPED / source if isinstance(source, str) and source in list_weights() else Path(source)
+    path = weights_folder(source) if isinstance(source, str) and source in list_weights() else Path(source)
     if path.is_dir():
         model = _load_directory(path)
     elif path.suffix in (".pth", ".pt"):

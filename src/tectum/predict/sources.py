@@ -87,9 +87,9 @@ def source_images(source: str | Path) -> list[Path]:
 def unique_names(files: Sequence[Path]) -> list[str]:
     """A distinct name for each file: its name without suffix and, only where that clashes, as much more as is needed.
 
-    That is as many parent folders as tell the clashing files apart (`a/1.png`, `b/1.png`: `a_1`, `b_1`), else the suffix
-    (`1_png`, `1_jpg`), else a count (the same file twice: `1`, `1-2`). Names that differ in case alone clash, since some
-    file systems do not tell them apart.
+    That is as many parent folders as tell the clashing files apart (`a/1.png`, `b/1.png`: `a_1`, `b_1`), else the
+    suffix (`1_png`, `1_jpg`), else a count (the same file twice: `1`, `1-2`). Names that differ in case alone clash,
+    since some file systems do not tell them apart.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tectum.errors import ConfigError
 
+Precision = Literal["float32", "bf16"]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -102,7 +104,7 @@ class RunConfig(Section):
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     monitor: Literal["miou", "qabf", "mi", "vif"] = "miou"
     validate_every: int = Field(1, ge=1)
     checkpoint_minutes: float = Field(3.0, gt=0)

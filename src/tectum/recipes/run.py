@@ -42,7 +42,7 @@ from tectum.metrics.segmentation import SegmentationScores
 from tectum.models.base import FusionSegmenter
 from tectum.predict.colour import luminance
 from tectum.predict.predictor import Predictor
-from tectum.recipes.config import AugmentationConfig, DataConfig, OptimiserConfig, RunConfig, Source
+from tectum.recipes.config import AugmentationConfig, DataConfig, OptimiserConfig, Precision, RunConfig, Source
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -55,12 +55,17 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         ConfigError: when the batch cannot be shared out evenly.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
+    accelerator = Accelerator()
     if config.batch % accelerator.num_processes:
         raise ConfigError(
             f"run.batch={config.batch} cannot be shared by {accelerator.num_processes} processes: make it a multiple"
         )
     return accelerator
+
+
+def autocast(precision: Precision, accelerator: Accelerator) -> torch.autocast:
+    """Context of a forward pass; not accelerate's own, which fixes one precision for the whole process."""
+    return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths], list[PairPaths]]:

@@ -31,7 +31,7 @@ from tectum.models.base import luminance
 from tectum.models.original import load_backbone
 from tectum.models.virmfs import ViRMFS
 from tectum.recipes import run
-from tectum.recipes.config import DataConfig, OptimiserConfig, RunConfig, Section
+from tectum.recipes.config import DataConfig, OptimiserConfig, Precision, RunConfig, Section
 
 Branch = Literal["fusion", "segmentation"]
 
@@ -183,13 +183,14 @@ def full_step(
     config: LossConfig,
     class_weights: Tensor | None,
     accelerator: Accelerator,
+    precision: Precision = "float32",
 ) -> dict[str, Tensor]:
     """Leave the gradient of L, averaged over all processes, in the parameters; return the weighted loss terms.
 
     The gradient is that of the whole batch, however many processes share it (but for batch statistics on CPUs, which
     each process takes of its own pairs).
     """
-    with accelerator.autocast():
+    with run.autocast(precision, accelerator):
         output = model(batch.visible, batch.infrared)
     terms = fusion_loss(output.fused.float(), batch, config)
     terms["segmentation"] = config.segmentation * run.mean_over_processes(
@@ -271,12 +272,12 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
             branch = meta_branch(config.meta, epoch)
             late = branch == "segmentation" and config.meta.schedule == "first_release"
 
-            terms = full_step(model, batch, config.loss, class_weights, accelerator)
+            terms = full_step(model, batch, config.loss, class_weights, accelerator, config.run.precision)
             run.clip_and_step(optimiser, config.optimiser)
             if branch is not None and not late:
                 meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)
             if config.second_full_step:
-                full_step(model, batch, config.loss, class_weights, accelerator)
+                full_step(model, batch, config.loss, class_weights, accelerator, config.run.precision)
                 run.clip_and_step(optimiser, config.optimiser)
             if branch is not None and late:
                 meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)

@@ -1,0 +1,55 @@
+"""Shipped weights: complete, documented, and as good as they say."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import tectum
+from tectum.cli import app
+from tectum.models import weights_folder
+
+NAMES = tectum.list_weights()
+
+
+def test_the_default_of_every_command_is_shipped():
+    assert "virmfs_b0_msrs" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_states_what_must_be_known(name):
+    folder = weights_folder(name)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() in card
+    for heading in ("## Data", "## Licence", "## Training", "## Numbers", "## Limits"):
+        assert heading in card
+    assert (folder / "model.safetensors").stat().st_size < 40e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_gives_finite_output(name):
+    model = tectum.load(name)
+    assert model.metadata["name"] == name
+    assert len(model.metadata["class_names"]) == len(model.metadata["palette"]) == model.classes
+    with torch.no_grad():
+        output = model(torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64))
+    assert torch.isfinite(output.fused).all()
+    assert torch.isfinite(output.logits).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_the_card_come_out_again(name, shared_data, tmp_path):
+    """`scores` in the weights' config are what `tectum eval` prints for MSRS-consensus/test."""
+    arguments = ["eval", "--model", name, "--data", str(shared_data / "MSRS-consensus"), "--dataset", "msrs"]
+    result = CliRunner().invoke(app, [*arguments, "--split", "test", "--json", str(tmp_path / "scores.json")])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "scores.json").read_text())
+    measured = report["fusion"]["mean"] | {"miou": report["segmentation"]["miou_with_class_0"]}
+    stated = tectum.load(name).metadata["scores"]
+    assert stated == pytest.approx({key: measured[key] for key in stated}, rel=0.01)
+    assert measured["qabf"] > 0.68
+    assert measured["mi"] > 3.5
+    assert measured["vif"] > 0.95
