@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def tectum():
+def run_tectum():
     """Run the command line in this process; the result has exit_code, stdout and stderr."""
 
     def run(*arguments: object):

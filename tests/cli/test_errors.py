@@ -10,8 +10,8 @@ from PIL import Image
 from tectum import __version__
 
 
-def fuse(tectum, folder, weights, *more):
-    return tectum(
+def fuse(run_tectum, folder, weights, *more):
+    return run_tectum(
         "fuse",
         "--visible",
         folder / "vi",
@@ -89,10 +89,10 @@ def too_small(visible, infrared):
         too_small,
     ],
 )
-def test_a_bad_pair_is_named_and_the_good_one_is_fused(damage, tmp_path, weights, tectum, write_pair):
+def test_a_bad_pair_is_named_and_the_good_one_is_fused(damage, tmp_path, weights, run_tectum, write_pair):
     write_pair(tmp_path, "good.png")
     message = damage(*write_pair(tmp_path, "bad.png"))
-    result = fuse(tectum, tmp_path, weights)
+    result = fuse(run_tectum, tmp_path, weights)
     assert result.exit_code == 1
     assert message in result.stderr
     assert "bad" in result.stderr
@@ -115,28 +115,28 @@ def test_a_bad_pair_is_named_and_the_good_one_is_fused(damage, tmp_path, weights
         (("--json", "file/report.json"), 2, "cannot write to"),
         (("--visible", "nowhere"), 1, "'nowhere' does not exist"),
         (("--visible", "*.jpg"), 1, "no image matches"),
-        (("--batch", 0), 2, "0 is not in the range"),
-        (("--colour", "yes"), 2, "No such option"),
-        (("--infrared-range", "cold", "hot"), 2, "'cold' is not a valid float"),
+        (("--batch", 0), 2, "--batch"),
+        (("--colour", "yes"), 2, "--colour"),
+        (("--infrared-range", "cold", "hot"), 2, "--infrared-range"),
     ],
 )
-def test_wrong_arguments(arguments, code, message, tmp_path, weights, tectum, write_pair, monkeypatch):
+def test_wrong_arguments(arguments, code, message, tmp_path, weights, run_tectum, write_pair, monkeypatch):
     write_pair(tmp_path, "a.png")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    result = fuse(tectum, tmp_path, weights, *arguments)
+    result = fuse(run_tectum, tmp_path, weights, *arguments)
     assert result.exit_code == code
     assert message in " ".join(result.stderr.replace("│", " ").split())
     assert not list((tmp_path / "out").glob("*/*"))
 
 
-def test_no_arguments(tectum):
-    assert tectum("fuse").exit_code == 2
-    assert tectum("nonsense").exit_code == 2
+def test_no_arguments(run_tectum):
+    assert run_tectum("fuse").exit_code == 2
+    assert run_tectum("nonsense").exit_code == 2
 
 
-def test_version(tectum):
-    result = tectum("--version")
+def test_version(run_tectum):
+    result = run_tectum("--version")
     assert result.exit_code == 0
     assert result.stdout == f"tectum {__version__}\n"
 

@@ -24,8 +24,8 @@ def read(path: Path):
         return image.mode, np.asarray(image)
 
 
-def test_folders(pairs, weights, tectum):
-    result = tectum(
+def test_folders(pairs, weights, run_tectum):
+    result = run_tectum(
         "fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out", "--model", weights,
         "--save", "fused,labels,overlay,panel", "--batch", 2,
     )  # fmt: skip
@@ -46,30 +46,30 @@ def test_folders(pairs, weights, tectum):
     assert sorted(path.name for path in (pairs / "out").iterdir()) == ["fused", "labels", "overlay", "panel"]
 
 
-def test_only_what_is_asked_for_is_written(pairs, weights, tectum):
+def test_only_what_is_asked_for_is_written(pairs, weights, run_tectum):
     out = pairs / "new" / "out"
     one = ("--visible", pairs / "vi" / "1.png", "--infrared", pairs / "ir" / "2.png")  # of unequal size
-    assert tectum("fuse", *one, "--out", out, "--model", weights).exit_code == 1
+    assert run_tectum("fuse", *one, "--out", out, "--model", weights).exit_code == 1
     assert list((out / "fused").iterdir()) == []  # nor a half-written file
     one = ("--visible", pairs / "vi" / "1.png", "--infrared", pairs / "ir" / "1.png")
-    assert tectum("fuse", *one, "--out", out, "--model", weights, "--save", "labels").exit_code == 0
+    assert run_tectum("fuse", *one, "--out", out, "--model", weights, "--save", "labels").exit_code == 0
     assert [path.name for path in (out / "labels").iterdir()] == ["1.png"]
     assert list((out / "fused").iterdir()) == []
 
 
-def test_existing_results_are_replaced_and_others_kept(pairs, weights, tectum):
+def test_existing_results_are_replaced_and_others_kept(pairs, weights, run_tectum):
     fused = pairs / "out" / "fused"
     fused.mkdir(parents=True)
     (fused / "0.png").write_text("old")
     (fused / "mine.png").write_text("mine")
     arguments = ("fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out")
-    assert tectum(*arguments, "--model", weights).exit_code == 0
+    assert run_tectum(*arguments, "--model", weights).exit_code == 0
     assert read(fused / "0.png")[1].shape == (40, 56, 3)
     assert (fused / "mine.png").read_text() == "mine"
     assert len(list(fused.iterdir())) == 4
 
 
-def test_lists_and_globs_with_repeated_names(tmp_path, weights, tectum, write_pair):
+def test_lists_and_globs_with_repeated_names(tmp_path, weights, run_tectum, write_pair):
     for folder in ("day", "night"):
         write_pair(tmp_path / folder, "1.png")
     (tmp_path / "v.txt").write_text("night/vi/1.png\nday/vi/1.png\n")
@@ -80,16 +80,16 @@ def test_lists_and_globs_with_repeated_names(tmp_path, weights, tectum, write_pa
     }
     for kind, (visible, infrared) in sources.items():
         out = tmp_path / kind
-        result = tectum("fuse", "--visible", visible, "--infrared", infrared, "--out", out, "--model", weights)
+        result = run_tectum("fuse", "--visible", visible, "--infrared", infrared, "--out", out, "--model", weights)
         assert result.exit_code == 0, result.output
         assert sorted(path.name for path in (out / "fused").iterdir()) == ["day_vi_1.png", "night_vi_1.png"]
 
 
-def test_json_says_what_was_done(pairs, weights, tectum):
+def test_json_says_what_was_done(pairs, weights, run_tectum):
     (pairs / "vi" / "lonely.png").write_bytes(b"")
     (pairs / "ir" / "1.png").write_bytes(b"")
     report = pairs / "reports" / "fuse.json"
-    result = tectum(
+    result = run_tectum(
         "fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out", "--model", weights,
         "--json", report,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_json_says_what_was_done(pairs, weights, tectum):
     assert content["pairs_per_second"] > 0
 
 
-def test_infrared_range(tmp_path, weights, tectum, write_pair):
+def test_infrared_range(tmp_path, weights, run_tectum, write_pair):
     visible, infrared = write_pair(tmp_path, "a.png")
     counts = np.asarray(Image.open(infrared)).astype(np.uint16) * 8 + 2000
     Image.fromarray(counts).save(tmp_path / "counts.png")
@@ -111,25 +111,25 @@ def test_infrared_range(tmp_path, weights, tectum, write_pair):
         ("plain", infrared, ()),
         ("counts", tmp_path / "counts.png", ("--infrared-range", 2000, 4040)),
     ):
-        result = tectum(*common, "--infrared", source, "--out", tmp_path / name, *more)
+        result = run_tectum(*common, "--infrared", source, "--out", tmp_path / name, *more)
         assert result.exit_code == 0, result.output
     plain, scaled = (read(tmp_path / name / "fused" / "a.png")[1].astype(int) for name in ("plain", "counts"))
     assert np.abs(plain - scaled).max() <= 1
 
 
-def test_suspicious_inputs_are_reported_and_fused(tmp_path, weights, tectum, write_pair):
+def test_suspicious_inputs_are_reported_and_fused(tmp_path, weights, run_tectum, write_pair):
     visible, infrared = write_pair(tmp_path, "a.png")
     Image.fromarray(np.asarray(Image.open(infrared)).astype(np.uint16)).save(infrared)  # 16 bit, but dark
-    result = tectum("fuse", "--visible", visible, "--infrared", infrared, "--out", tmp_path, "--model", weights)
+    result = run_tectum("fuse", "--visible", visible, "--infrared", infrared, "--out", tmp_path, "--model", weights)
     assert result.exit_code == 0
     assert "warning: " in result.stderr
     assert str(infrared) in result.stderr
 
 
-def test_inputs_are_never_replaced(pairs, weights, tectum):
+def test_inputs_are_never_replaced(pairs, weights, run_tectum):
     os.rename(pairs / "vi", pairs / "fused")
     before = {file: file.read_bytes() for file in (pairs / "fused").iterdir()}
-    result = tectum(
+    result = run_tectum(
         "fuse", "--visible", pairs / "fused", "--infrared", pairs / "ir", "--out", pairs, "--model", weights
     )
     assert result.exit_code == 2
@@ -137,9 +137,9 @@ def test_inputs_are_never_replaced(pairs, weights, tectum):
     assert {file: file.read_bytes() for file in (pairs / "fused").iterdir()} == before
 
 
-def test_a_result_that_cannot_be_written_is_listed(pairs, weights, tectum):
+def test_a_result_that_cannot_be_written_is_listed(pairs, weights, run_tectum):
     (pairs / "out" / "fused" / "1.png").mkdir(parents=True)  # a folder in the way
-    result = tectum(
+    result = run_tectum(
         "fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out", "--model", weights
     )
     assert result.exit_code == 1
@@ -147,7 +147,7 @@ def test_a_result_that_cannot_be_written_is_listed(pairs, weights, tectum):
     assert "could not be written" in result.stderr
 
 
-def test_interrupted(pairs, weights, tectum, monkeypatch):
+def test_interrupted(pairs, weights, run_tectum, monkeypatch):
     done = []
 
     def interrupt(predictor, one, out, items):
@@ -155,7 +155,7 @@ def test_interrupted(pairs, weights, tectum, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fuse_module, "_write", interrupt)
-    result = tectum(
+    result = run_tectum(
         "fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out", "--model", weights
     )
     assert done
@@ -194,13 +194,13 @@ def damage(folder: Path, name: str, kind: int):
 
 
 @pytest.mark.slow
-def test_a_thousand_pairs_of_which_ten_are_broken(tmp_path, weights, tectum, write_pair):
+def test_a_thousand_pairs_of_which_ten_are_broken(tmp_path, weights, run_tectum, write_pair):
     for index in range(1000):
         write_pair(tmp_path, f"{index:04d}.png", seed=index)
     broken = [f"{99 * (index + 1):04d}" for index in range(10)]
     for kind, name in enumerate(broken):
         damage(tmp_path, name, kind)
-    result = tectum(
+    result = run_tectum(
         "fuse", "--visible", tmp_path / "vi", "--infrared", tmp_path / "ir", "--out", tmp_path / "out",
         "--model", weights, "--batch", 32,
     )  # fmt: skip

@@ -10,12 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tectum.cli import data
-from tectum.cli.demo import demo
-from tectum.cli.evaluate import evaluate
-from tectum.cli.fuse import fuse
-from tectum.cli.models import app as models_app
-from tectum.cli.train import train
+from tectum.cli import data, demo, evaluate, fuse, models, train
 from tectum.errors import ConfigError, MissingExtraError, TectumError
 
 
@@ -61,12 +56,12 @@ def _options(
     pass
 
 
-app.command()(fuse)
-app.command("eval")(evaluate)
-app.command()(train)
-app.command()(demo)
-app.add_typer(models_app, name="models")
-app.add_typer(data.app, name="data", help="Check, count and convert data sets.")
+app.command()(fuse.fuse)
+app.command("eval")(evaluate.evaluate)
+app.command()(train.train)
+app.command()(demo.demo)
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -301,14 +301,16 @@ class Session:
             self.board.close()
 
     def log(self, step: int, epoch: int, terms: Mapping[str, Tensor], learning_rate: float) -> None:
-        """Add the loss terms of a step; every `log_every` steps write their means."""
+        """Add the loss terms of a step; every `log_every` steps write their means over steps and processes."""
         every = self.run_config.log_every
         for name, term in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + term.item()
         self.progress.advance(self.task)
         if (step + 1) % every:
             return
-        means = {name: value / every for name, value in self.sums.items()}
+        sums = torch.tensor(list(self.sums.values()), device=self.accelerator.device)
+        values = self.accelerator.reduce(sums, "mean").tolist()
+        means = {name: value / every for name, value in zip(self.sums, values, strict=True)}
         self.sums = {}
         if not all(math.isfinite(value) for value in means.values()):
             raise TrainingDivergedError(step, means, self.directory)
