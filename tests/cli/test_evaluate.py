@@ -111,6 +111,8 @@ def test_boxes_are_scored_where_there_are_some(msrs, weights, run_tectum):
 
 
 def test_classes_that_do_not_fit(msrs, weights, run_tectum):
+    for split in ("train", "test"):
+        (msrs[0] / split / "Segmentation_labels").rename(msrs[0] / split / "label")
     result, report = evaluate(run_tectum, msrs[0], weights, "fmb")
     assert result.exit_code == 2
     assert "model 'random' has 9 classes and data set 'fmb' 15" in result.stderr

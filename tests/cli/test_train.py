@@ -2,9 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from tectum.cli import app
 from tectum.data.synthetic import write_scenes
 
 CONFIG = Path(__file__).parents[2] / "configs" / "virmfs_b0.yaml"
@@ -14,12 +12,6 @@ QUICK = (
 )  # fmt: skip
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert "Traceback" not in result.output
-    return result.exit_code, result.output
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
@@ -27,16 +19,16 @@ def scenes(tmp_path_factory):
     return root
 
 
-def test_trains_and_resumes(scenes, tmp_path):
+def test_trains_and_resumes(scenes, tmp_path, run_tectum):
     root = f"data.train.0.root={scenes}"
-    code, text = run("train", "virmfs", "--config", CONFIG, "--out", tmp_path / "run", root, *QUICK)
-    assert code == 0, text
+    result = run_tectum("train", "virmfs", "--config", CONFIG, "--out", tmp_path / "run", root, *QUICK)
+    assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
-    code, text = run("train", "virmfs", "--config", CONFIG, "--out", tmp_path / "run", root, *QUICK)
-    assert code == 2
-    assert "holds a run already: go on with --resume" in text
-    code, text = run("train", "virmfs", "--resume", tmp_path / "run")
-    assert code == 0, text
+    result = run_tectum("train", "virmfs", "--config", CONFIG, "--out", tmp_path / "run", root, *QUICK)
+    assert result.exit_code == 2
+    assert "holds a run already: go on with --resume" in result.output
+    result = run_tectum("train", "virmfs", "--resume", tmp_path / "run")
+    assert result.exit_code == 0, result.output
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 
@@ -54,17 +46,17 @@ def test_trains_and_resumes(scenes, tmp_path):
         (("virmfs", "--resume", "nowhere", "run.epochs=3"), "a resumed run keeps its config"),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_code_2(scenes, tmp_path, monkeypatch, arguments, message):
+def test_wrong_usage_is_one_line_and_exit_code_2(scenes, tmp_path, monkeypatch, run_tectum, arguments, message):
     monkeypatch.chdir(tmp_path)
     if "--config" in arguments:
         arguments = (*arguments, f"data.train.0.root={scenes}")
-    code, text = run("train", *arguments)
-    assert code == 2, text
-    assert message in text
+    result = run_tectum("train", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
 
 
-def test_missing_data_is_named(tmp_path, monkeypatch):
+def test_missing_data_is_named(tmp_path, monkeypatch, run_tectum):
     monkeypatch.chdir(tmp_path)
-    code, text = run("train", "virmfs", "--config", CONFIG)
-    assert code == 1
-    assert "data/MSRS" in text
+    result = run_tectum("train", "virmfs", "--config", CONFIG)
+    assert result.exit_code == 1
+    assert "data/MSRS" in result.output

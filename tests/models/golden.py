@@ -14,4 +14,4 @@ def state_dict(golden: Path, name: str) -> dict[str, torch.Tensor]:
     spec.loader.exec_module(module)
     shapes = json.loads((golden / f"{name}_state_dict.json").read_text())
     values = {key: module.fill(key, tuple(shape)) for key, shape in shapes.items()}
-    return {key: torch.from_numpy(value) for key, value in values.items() if value is not None}
+    return {key: torch.as_tensor(value) for key, value in values.items() if value is not None}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tectum.cli import data, demo, evaluate, fuse, models, train
+from tectum.cli import data, demo, evaluate, fuse, metrics, models, train
 from tectum.errors import ConfigError, MissingExtraError, TectumError
 
 
@@ -58,6 +58,7 @@ def _options(
 
 app.command()(fuse.fuse)
 app.command("eval")(evaluate.evaluate)
+app.command()(metrics.metrics)
 app.command()(train.train)
 app.command()(demo.demo)
 app.add_typer(models.app, name="models")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-_SEED = 7
+_SEEDS = {"day": 7, "night": 7, "glare": 7, "fog": 7}  # streets with people, cars and bikes in view
 
 
 def demo(
@@ -19,24 +19,23 @@ def demo(
     from PIL import Image
 
     from tectum.cli.console import messages, output, require_writable
-    from tectum.cli.fuse import ITEMS, write_results
+    from tectum.cli.fuse import ITEMS, write_png, write_results
     from tectum.data.pair import PairPaths, read_pair
-    from tectum.data.synthetic import CONDITIONS, render_scene
-    from tectum.files import atomic_path
+    from tectum.data.synthetic import render_scene
     from tectum.predict import Predictor
+    from tectum.predict.colour import to_bytes
     from tectum.viz.panel import grid, with_legend
 
     require_writable(out)
     predictor = Predictor()
     pairs = []
-    for condition in CONDITIONS:
-        scene = render_scene(_SEED, condition=condition)
+    for condition, seed in _SEEDS.items():
+        scene = render_scene(seed, condition=condition)
         paths = PairPaths(
             condition, out / "inputs" / "vi" / f"{condition}.png", out / "inputs" / "ir" / f"{condition}.png"
         )
         for file, image in ((paths.visible, scene.visible), (paths.infrared, scene.infrared)):
-            with atomic_path(file) as temporary:
-                Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(temporary)
+            write_png(Image.fromarray(to_bytes(image)), file)
         pairs.append(paths)
     _, problems = write_results(predictor, pairs, out, ITEMS, batch=1, read=read_pair, console=messages())
     if problems:
@@ -55,8 +54,7 @@ def demo(
         for paths in pairs
     ]
     sheet = grid(rows, ["visible", "infrared", "fused", "labels"])
-    with atomic_path(out / "demo.png") as temporary:
-        with_legend(sheet, predictor.class_names, predictor.palette).save(temporary)
+    write_png(with_legend(sheet, predictor.class_names, predictor.palette), out / "demo.png")
 
     places = {
         "inputs/vi, inputs/ir": "the rendered visible and infrared images",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ITEMS = ("fused", "labels", "overlay", "panel")
 
 _WRITERS = 2
-# zlib's default of 6 takes three times as long and saves a few per cent.
-_PNG_LEVEL = 3
+# zlib's default of 6 takes more than twice as long and saves 2 % of the size.
+_PNG_LEVEL = 4
 
 
 def fuse(
@@ -154,14 +154,19 @@ def write_results(
 
 
 def _write(predictor: "Predictor", done: "Done", out: Path, items: Iterable[str]) -> None:
+    for item, picture in _pictures(predictor, done, items).items():
+        write_png(picture, out / item / f"{done.paths.name}.png")
+
+
+def write_png(picture: "Image.Image", path: Path) -> None:
+    """Write a PNG file atomically."""
     from tectum.files import atomic_path
 
-    for item, picture in pictures(predictor, done, items).items():
-        with atomic_path(out / item / f"{done.paths.name}.png") as temporary:
-            picture.save(temporary, compress_level=_PNG_LEVEL)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, compress_level=_PNG_LEVEL)
 
 
-def pictures(predictor: "Predictor", done: "Done", items: Iterable[str]) -> "dict[str, Image.Image]":
+def _pictures(predictor: "Predictor", done: "Done", items: Iterable[str]) -> "dict[str, Image.Image]":
     """The pictures called `items` of one result."""
     from PIL import Image
 

@@ -10,7 +10,6 @@ in the blocks and the stage outputs (1e-5 in the patch embeddings and the spatia
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -147,7 +146,7 @@ class MixVisionTransformer(nn.Module):
     def __init__(self, size: str, in_channels: int = 3, drop_path: float = 0.0) -> None:
         super().__init__()
         self.widths, depths = MIT_SIZES[size]
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
         stages = []
         for i, width in enumerate(self.widths):
             kernel, stride = (7, 4) if i == 0 else (3, 2)

@@ -1,0 +1,181 @@
+"""`tectum metrics`: score fused images that lie in folders, whoever made them."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tectum.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from tectum.data.datasets import Problem
+    from tectum.data.pair import PairPaths
+    from tectum.metrics.table import ScoreTable
+
+
+def metrics(
+    visible: Annotated[Path, typer.Option(help="Folder of the visible images.")],
+    infrared: Annotated[Path, typer.Option(help="Folder of the infrared images.")],
+    fused: Annotated[Path | None, typer.Option(help="Folder of the fused images, named like the pairs.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIR", help="A further method's fused images; may be repeated.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Add the trivial fusions: without them MI and Qabf mislead.")
+    ] = False,
+    convention: Annotated[str, typer.Option(help="Whose definitions: tectum, vifb, matlab or cddfuse.")] = "tectum",
+    select: Annotated[
+        str | None, typer.Option("--metrics", help="Keys by commas, or all; by default the convention's usual ones.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every image's values to this JSON file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="The same as CSV.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table of means as Markdown.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the table of means as LaTeX (booktabs).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the methods side by side (.png, .pdf, .svg).")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Pairs scored at the same time.")] = os.cpu_count() or 1,
+) -> None:
+    """Score fused images against their sources, per image and on average, the best of each column marked."""
+    from tectum.cli.console import (
+        collected_warnings,
+        messages,
+        output,
+        require_writable,
+        show_problems,
+        show_warnings,
+        write_json,
+    )
+    from tectum.data.datasets import list_images, match_pairs
+    from tectum.files import write_text
+    from tectum.metrics.conventions import get_convention, select_metrics
+
+    rules = get_convention(convention)
+    keys = select_metrics(rules, "all" if select == "all" else select.split(",") if select else None)
+    folders = _methods(fused, method or [])
+    if not folders and not baselines:
+        raise ConfigError("there is nothing to score: give --fused DIR, --method NAME=DIR or --baselines")
+    for file in (json, csv, markdown, latex, plot):
+        if file:
+            require_writable(file.absolute().parent)
+
+    pairs, problems = match_pairs(list_images(visible), list_images(infrared))
+    files = {name: _by_pair(folder, pairs, name, problems) for name, folder in folders.items()}
+    console = messages()
+    with collected_warnings() as warned:
+        table = _score(pairs, files, baselines, keys, convention, workers, problems)
+
+    show_warnings(warned, console)
+    _show(table, output(), rules.summary, len(pairs))
+    if json:
+        write_json(json, table.to_dict() | {"problems": [problem._asdict() for problem in problems]})
+    for path, text in ((csv, table.csv), (markdown, table.markdown), (latex, table.latex)):
+        if path:
+            write_text(path, text())
+    if plot:
+        table.plot(plot)
+    if problems:
+        show_problems(problems, console)
+        raise typer.Exit(1)
+
+
+def _methods(fused: Path | None, methods: list[str]) -> dict[str, Path]:
+    folders = {fused.resolve().name: fused} if fused else {}
+    for text in methods:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise ConfigError(f"--method '{text}' must be NAME=DIR, for example --method CDDFuse=results/cddfuse")
+        if name in folders:
+            raise ConfigError(f"two methods are called '{name}'; give each its own name")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _by_pair(folder: Path, pairs: "list[PairPaths]", method: str, problems: "list[Problem]") -> dict[str, Path]:
+    """Fused file of each pair: the same stem, or the stem followed by the method's name (`a_CDDFuse.png`)."""
+    from tectum.data.datasets import Problem, list_images
+
+    stems = {file.stem.lower(): file for file in list_images(folder)}
+    found = {}
+    for pair in pairs:
+        names = (pair.name, f"{pair.name}_{method}", f"{pair.name}_{folder.name}")
+        file = next((stems[name.lower()] for name in names if name.lower() in stems), None)
+        if file:
+            found[pair.name] = file
+        else:
+            message = f"'{folder}' has no fused image '{pair.name}'; add it or take the pair away"
+            problems.append(Problem("missing file", f"{method}: {pair.name}", message))
+    return found
+
+
+def _score(
+    pairs: "list[PairPaths]",
+    files: dict[str, dict[str, Path]],
+    baselines: bool,
+    keys: tuple[str, ...],
+    convention: str,
+    workers: int,
+    problems: "list[Problem]",
+) -> "ScoreTable":
+    """Score all methods on all pairs in threads; what cannot be scored is added to `problems`."""
+    import torch
+
+    from tectum.cli.console import messages, progress
+    from tectum.data.datasets import Problem
+    from tectum.data.pair import read_infrared, read_visible
+    from tectum.metrics.baselines import BASELINES
+    from tectum.metrics.conventions import score
+    from tectum.metrics.table import ScoreTable
+    from tectum.models.base import luminance
+
+    trivial = BASELINES if baselines else {}
+    methods: dict[str, dict[str, dict[str, float]]] = {name: {} for name in (*files, *trivial)}
+
+    def one(pair: "PairPaths") -> "list[tuple[str, dict[str, float] | InputError]]":
+        results: list[tuple[str, dict[str, float] | InputError]] = []
+        try:
+            visible = torch.from_numpy(read_visible(pair.visible)).permute(2, 0, 1)[None]
+            infrared = torch.from_numpy(read_infrared(pair.infrared))[None, None]
+        except InputError as error:
+            return [(pair.name, error)]
+        images: dict[str, Callable[[], Any]] = {
+            name: lambda path=found[pair.name]: torch.from_numpy(read_visible(path)).permute(2, 0, 1)[None]  # type: ignore[misc]
+            for name, found in files.items()
+            if pair.name in found
+        }
+        for name, fuse in trivial.items():
+            images[name] = lambda fuse=fuse: fuse(luminance(visible), infrared)  # type: ignore[misc]
+        for name, image in images.items():
+            try:
+                values = score(image(), visible, infrared, metrics=keys, convention=convention)
+                results.append((name, {key: float(value) for key, value in values.items()}))
+            except InputError as error:
+                results.append((f"{name}: {pair.name}", error))
+        return results
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))  # the workers share the cores
+    try:
+        with progress("scoring", len(pairs), messages()) as advance, ThreadPoolExecutor(workers) as pool:
+            for pair, results in zip(pairs, pool.map(one, pairs), strict=True):
+                for name, values in results:
+                    if isinstance(values, InputError):
+                        problems.append(Problem("not scored", name, str(values)))
+                    else:
+                        methods[name][pair.name] = values
+                advance()
+    finally:
+        torch.set_num_threads(threads)
+    return ScoreTable(convention, keys, methods)
+
+
+def _show(table: "ScoreTable", console: Any, summary: str, pairs: int) -> None:
+    shown = Table(title=f"mean over {pairs} pairs; convention {table.convention}: {summary}", title_justify="left")
+    shown.add_column("method")
+    for head in table.heads():
+        shown.add_column(head, justify="right")
+    for row in table.rows("[bold green]{}[/]"):
+        shown.add_row(*row)
+    console.print(shown)
