@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tectum.errors import InputError
-from tectum.metrics import FUSION_METRICS, FusionScores, fusion_scores
+from tectum.errors import ConfigError, InputError
+from tectum.metrics import FUSION_METRICS, METRICS, FusionScores, fusion_scores, score
 
 
 @pytest.fixture
@@ -80,3 +80,16 @@ def test_states_add_up_over_processes(images: tuple[Tensor, Tensor, Tensor]) -> 
     parts[0]._computed = None
     for key, value in whole.compute().items():
         assert parts[0].compute()[key].item() == pytest.approx(value.item(), rel=1e-12)
+
+
+def test_metrics_and_convention_are_passed_on(images: tuple[Tensor, Tensor, Tensor]) -> None:
+    fused, visible, infrared = images
+    scores = FusionScores(metrics=["mi", "qcv"], convention="vifb")
+    scores.update(fused.expand(-1, 3, -1, -1), visible.expand(-1, 3, -1, -1), infrared)
+    expected = score(*images, metrics=["mi", "qcv"], convention="vifb")
+    assert list(scores.compute()) == ["mi", "qcv"]
+    for key, value in scores.compute().items():
+        assert value.item() == pytest.approx(expected[key].mean().item(), rel=1e-9)
+    assert FusionScores(metrics="all").metrics == tuple(METRICS)
+    with pytest.raises(ConfigError, match="does not define 'nabf'"):
+        FusionScores(metrics=["nabf"], convention="cddfuse")

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from tectum.errors import ConfigError, InputError
 from tectum.metrics import (
+    BoundaryScores,
     Box,
     BoxAgreement,
     SegmentationScores,
+    boundary_f_score,
     box_agreement,
     box_counts,
     confusion_matrix,
@@ -146,6 +148,71 @@ def test_accumulated_scores_pass_the_ignored_ids_on(maps: tuple[Tensor, Tensor])
     scores.update(labels, target)
     assert torch.equal(scores.matrix, confusion_matrix(labels, target, 5, ignore=(0, 255)))
     assert scores.matrix[0].sum() == 0
+
+
+# --- boundaries
+
+
+def square(left: int) -> Tensor:
+    """A square of 8 x 8 pixels of class 1 on class 0, (1, 24, 24)."""
+    labels = torch.zeros(1, 24, 24, dtype=torch.uint8)
+    labels[:, 8:16, left : left + 8] = 1
+    return labels
+
+
+def test_boundary_f_score_of_a_shifted_square() -> None:
+    target = square(8)
+    assert boundary_f_score(target, target, 2).tolist() == [[1, 1]]
+    # Shifted by one pixel: within one pixel, all of the boundary; at the same place, the two horizontal sides but
+    # for a corner pixel each, 14 of 28 pixels.
+    assert boundary_f_score(square(9), target, 2, tolerance=1).tolist()[0][1] == 1
+    assert boundary_f_score(square(9), target, 2, tolerance=0.5).tolist()[0][1] == pytest.approx(14 / 28)
+    assert boundary_f_score(square(12), target, 2, tolerance=1)[0, 1] < 0.7
+
+
+def test_boundary_tolerance_is_euclidean() -> None:
+    target, labels = torch.zeros(2, 1, 21, 21, dtype=torch.int64)
+    target[0, 10, 10], labels[0, 13, 14] = 1, 1  # five pixels apart
+    assert boundary_f_score(labels, target, 2, tolerance=5)[0, 1] == 1
+    assert boundary_f_score(labels, target, 2, tolerance=4.9)[0, 1] == 0
+
+
+def test_boundary_is_where_classes_meet() -> None:
+    target = square(8)
+    # Neither the image's border nor an ignored region is a boundary; without any, there is no score.
+    assert boundary_f_score(torch.ones_like(target), torch.ones_like(target), 2).isnan().all()
+    half = torch.ones_like(target)
+    half[:, :, 12:] = 255
+    assert boundary_f_score(torch.ones_like(target), half, 2).isnan().all()
+    # A boundary in only one of the two is a failure.
+    assert boundary_f_score(torch.zeros_like(target), target, 3).nan_to_num(-1).tolist() == [[0, 0, -1]]
+    # What is predicted in an ignored region does not count.
+    target[:, :4], labels = 255, square(8)
+    labels[:, :3] = torch.randint(0, 2, (1, 3, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert boundary_f_score(labels, target, 2).tolist() == [[1, 1]]
+
+
+def test_boundary_scores_average_the_images_that_have_the_class() -> None:
+    target = torch.cat((square(8), square(8), torch.zeros_like(square(8))))
+    labels = torch.cat((square(8), square(16), torch.zeros_like(square(8))))
+    scores = BoundaryScores(3, tolerance=1)
+    scores.update(labels[:1], target[:1])
+    scores.update(labels[1:], target[1:])
+    expected = boundary_f_score(labels, target, 3, tolerance=1)
+    result = scores.compute()
+    assert scores.images.tolist() == [2, 2, 0]
+    assert result["bf"][:2].tolist() == pytest.approx(expected[:2, :2].mean(0).tolist())
+    assert result["bf"][2].isnan()
+    assert result["mean_bf"].item() == pytest.approx(expected[:2, :2].mean().item())
+
+
+def test_boundaries_of_wrong_input() -> None:
+    with pytest.raises(InputError, match=r"\(B, H, W\)"):
+        boundary_f_score(square(8)[0], square(8)[0], 2)
+    with pytest.raises(InputError, match="ids 1 are neither"):
+        boundary_f_score(square(8), square(8), 1)
+    with pytest.raises(ConfigError, match="tolerance"):
+        boundary_f_score(square(8), square(8), 2, tolerance=0)
 
 
 # --- boxes

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from tectum.data.datasets import dataset_info
 from tectum.errors import InputError
-from tectum.viz.overlay import default_palette, legend, overlay
+from tectum.viz.overlay import default_palette, display_colours, legend, overlay
 
-PALETTE = [(0, 0, 0), (200, 0, 0), (0, 0, 100)]
+PALETTE = [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def test_classes_are_blended_and_outlined(picture):
     labels[10:30, 30:50] = 2
     result = overlay(picture, labels, PALETTE, opacity=0.5).astype(int)
     inside = result[12:28, 12:28]
-    np.testing.assert_array_equal(inside, np.rint(picture[12:28, 12:28] / 2 + np.array([100, 0, 0])))
-    assert (result[10, 10:30] == (228, 128, 128)).all()  # its outline, halfway to white
-    assert (result[12:28, 29] == (228, 128, 128)).all()  # and between two classes, on both sides
-    assert (result[12:28, 30] == (128, 128, 178)).all()
+    np.testing.assert_array_equal(inside, np.rint(picture[12:28, 12:28] / 2 + np.array([127.5, 0, 0])))
+    assert (result[10, 10:30] == (255, 128, 128)).all()  # its outline, halfway to white
+    assert (result[12:28, 29] == (255, 128, 128)).all()  # and between two classes, on both sides
+    assert (result[12:28, 30] == (128, 128, 255)).all()
     outside = labels == 0
     np.testing.assert_array_equal(result[outside], picture[outside])
 
@@ -56,6 +57,14 @@ def test_default_palette_is_black_then_distinct():
     assert len(default_palette(1)) == 1
 
 
+def test_dark_colours_are_lightened_and_stay_distinct():
+    palette = dataset_info("msrs").palette
+    shown = display_colours(palette)
+    assert len(np.unique(shown, axis=0)) == len(palette)
+    assert shown[2].tolist() == [111, 111, 0]
+    assert display_colours([(0, 255, 255)]).tolist() == [[0, 255, 255]]
+
+
 def test_legend_wraps_to_the_width():
     classes = ["background", *[f"some long class name {index}" for index in range(8)]]
     wide, narrow = (legend(classes, default_palette(9), width) for width in (2000, 300))
@@ -63,5 +72,5 @@ def test_legend_wraps_to_the_width():
     assert narrow.width == 300
     assert narrow.height > wide.height
     colours = {tuple(colour) for colour in np.asarray(narrow).reshape(-1, 3).tolist()}
-    assert {tuple(colour) for colour in default_palette(9)[1:].tolist()} <= colours
+    assert {tuple(colour) for colour in display_colours(default_palette(9))[1:].tolist()} <= colours
     assert len({legend(classes, default_palette(9), 2000, ids=[]).height, wide.height}) == 1

@@ -47,10 +47,10 @@ def test_panel_shows_all_four_and_the_legend():
     assert bare.width == 4 * WIDTH + 3 * 4
     np.testing.assert_array_equal(np.asarray(bare)[-HEIGHT:, -WIDTH:], labelled)
     full = panel(
-        visible, infrared[..., 0], fused, labelled, class_names=["none", "car"], palette=[(0, 0, 0), (1, 222, 3)]
+        visible, infrared[..., 0], fused, labelled, class_names=["none", "car"], palette=[(0, 0, 0), (0, 255, 255)]
     )
     below = np.asarray(full)[bare.height :]
-    assert (below == (1, 222, 3)).all(-1).any()
+    assert (below == (0, 255, 255)).all(-1).any()
 
 
 @pytest.mark.parametrize(

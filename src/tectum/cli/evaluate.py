@@ -127,16 +127,12 @@ class _Scores:
 
     def add(self, done: "Done") -> None:
         """Add one image to every score, or to none when an InputError is raised."""
-        import numpy as np
         import torch
 
-        from tectum.metrics.functional import fusion_scores
+        from tectum.metrics.conventions import score
         from tectum.metrics.segmentation import read_boxes
-        from tectum.predict.colour import luminance
 
-        fused = luminance(done.result.fused.astype(np.float32) / np.float32(255))
-        grey = (fused, luminance(done.pair.visible), done.pair.infrared)
-        values = fusion_scores(*(torch.from_numpy(image)[None, None] for image in grey), data_range=1.0)
+        values = score(*(torch.from_numpy(image)[None] for image in done.compared()))
         boxes = read_boxes(done.paths.boxes) if self.use_boxes and done.paths.boxes else None
         labels = torch.from_numpy(done.result.labels)
 

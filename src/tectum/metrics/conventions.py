@@ -49,11 +49,10 @@ from tectum.metrics.functional.similarity import (
     root_error,
     selective_similarity,
     similarity_means,
-    squared_errors,
     structural_similarity,
 )
 
-__all__ = ["CONVENTIONS", "METRICS", "Convention", "Definition", "Metric", "get_convention", "score"]
+__all__ = ["CONVENTIONS", "METRICS", "Convention", "Definition", "Metric", "get_convention", "score", "select_metrics"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,8 @@ def _ratio_to_unit_range(images: Images) -> Tensor:
 
 def _ratio_to_brightest(images: Images) -> Tensor:
     """The peak is the fused image's brightest pixel."""
-    return 10 * torch.log10(images.fused.double().amax((1, 2)).square() / images.once(squared_errors).mean(0))
+    brightest = images.fused.double().amax((1, 2))
+    return peak_ratio(images) + 20 * torch.log10(brightest / MAXIMUM)
 
 
 def _toolbox_similarity(images: Images) -> Tensor:

@@ -5,6 +5,7 @@ Conventions:
 - Counts are accumulated over all images before any ratio is taken; a mean of per-image IoU is something else.
 - Pixels whose target has an ignored id are left out altogether.
 - A class that occurs neither in the targets nor in the predictions has no IoU (NaN) and is left out of the means.
+- The boundary F-score alone is taken per image and then averaged, as its authors do.
 - The mean IoU is given with class 0 (in most sets "unlabelled" or background) and without it.
 """
 
@@ -15,15 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d, pad
 from torchmetrics import Metric
 
 from tectum.errors import ConfigError, InputError
 
 __all__ = [
     "MSRS_BOX_CLASSES",
+    "BoundaryScores",
     "Box",
     "BoxAgreement",
     "SegmentationScores",
+    "boundary_f_score",
     "box_agreement",
     "box_counts",
     "confusion_matrix",
@@ -35,6 +39,7 @@ MSRS_BOX_CLASSES: dict[int, int] = {0: 2, 1: 3, 2: 1}
 """From the ids of MSRS's box files (0 person, 1 bicycle, 2 car) to the class ids of its label maps."""
 
 _FOUND_SHARE = 0.25
+_BOUNDARY_SHARE = 0.0075  # of the image's diagonal
 
 
 def confusion_matrix(labels: Tensor, target: Tensor, classes: int, ignore: int | Collection[int] = 255) -> Tensor:
@@ -147,6 +152,118 @@ class SegmentationScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The scores of `segmentation_scores`; `self.matrix` holds the counts behind them."""
         return segmentation_scores(self.matrix)
+
+
+def boundary_f_score(
+    labels: Tensor, target: Tensor, classes: int, *, ignore: int | Collection[int] = 255, tolerance: float | None = None
+) -> Tensor:
+    """Boundary F-score (BF) of each class in each image: how well the outlines agree, whatever the areas.
+
+    BF = 2 P R / (P + R), where P is the share of the predicted boundary's pixels that lie within `tolerance` of the
+    true boundary, and R the share of the true boundary's pixels within `tolerance` of the predicted one. The boundary
+    of a class are its pixels that have another class above, below, to the left or to the right; neither the border of
+    the image nor that of an ignored region is one. Between 0 and 1; NaN if the class has no boundary in target and
+    prediction, 0 if it has one in only one of them. Source: G. Csurka, D. Larlus, F. Perronnin, "What is a good
+    evaluation measure for semantic segmentation?", BMVC 2013. Higher is better.
+
+    Args:
+        labels: (B, H, W) predicted class ids.
+        target: (B, H, W) true class ids.
+        classes: number of classes K.
+        ignore: target id, or ids, whose pixels are left out of both.
+        tolerance: largest distance in pixels; by default 0.75 % of the image's diagonal, as the authors have it, and
+            never below one pixel.
+
+    Returns:
+        (B, K) float64.
+
+    Raises:
+        InputError: unequal shapes, types other than integers, or ids that are neither a class nor ignored.
+        ConfigError: less than one class, or a tolerance that is not a positive number.
+    """
+    confusion_matrix(labels, target, classes, ignore)  # for its checks
+    if labels.ndim != 3:
+        raise InputError(f"expected label maps (B, H, W), found {tuple(labels.shape)}")
+    height, width = labels.shape[1:]
+    if tolerance is None:
+        tolerance = max(_BOUNDARY_SHARE * math.hypot(height, width), 1.0)
+    if not 0 < tolerance < math.inf:
+        raise ConfigError(f"the tolerance must be a positive number of pixels, not {tolerance}")
+    true = target.long()
+    ignored = torch.zeros_like(true, dtype=torch.bool)
+    for value in [ignore] if isinstance(ignore, int) else ignore:
+        ignored |= true == value
+    scores = []
+    for label in range(classes):
+        predicted_edge, true_edge = (_boundary((ids == label) & ~ignored, ignored) for ids in (labels.long(), true))
+        hits = [
+            (edge & _within(other, tolerance)).sum((1, 2)).double()
+            for edge, other in ((predicted_edge, true_edge), (true_edge, predicted_edge))
+        ]
+        lengths = [edge.sum((1, 2)).double() for edge in (predicted_edge, true_edge)]
+        precision, recall = (hit / length.clamp_min(1) for hit, length in zip(hits, lengths, strict=True))
+        score = 2 * precision * recall / (precision + recall).clamp_min(torch.finfo(torch.float64).tiny)
+        scores.append(torch.where(lengths[0] + lengths[1] > 0, score, torch.nan))
+    return torch.stack(scores, 1)
+
+
+def _boundary(inside: Tensor, ignored: Tensor) -> Tensor:
+    """Pixels (B, H, W) of a region of which a neighbour belongs neither to it nor to what is ignored."""
+    # Beyond the border, nothing is outside the region.
+    outside = pad(~(inside | ignored), (1, 1, 1, 1))
+    beside = outside[:, 1:-1, :-2] | outside[:, 1:-1, 2:] | outside[:, :-2, 1:-1] | outside[:, 2:, 1:-1]
+    return inside & beside
+
+
+def _within(points: Tensor, distance: float) -> Tensor:
+    """Pixels (B, H, W) at most `distance` away from one of the points: a union of rows of a disk."""
+    reach, height = int(distance), points.shape[1]
+    rows = pad(points.float(), (0, 0, reach, reach))
+    near = torch.zeros_like(points)
+    for offset in range(-reach, reach + 1):
+        half = int(math.sqrt(distance**2 - offset**2))
+        row = rows[:, reach + offset : reach + offset + height]
+        near |= max_pool2d(row[:, None], (1, 2 * half + 1), stride=1, padding=(0, half))[:, 0] > 0
+    return near
+
+
+class BoundaryScores(Metric):
+    """Boundary F-score of each class, the mean over the images in which the class has a boundary, and over processes.
+
+    Args:
+        classes: number of classes.
+        ignore: target id, or ids, whose pixels are left out.
+        tolerance: largest distance in pixels; by default 0.75 % of each image's diagonal.
+        **kwargs: those of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(
+        self, classes: int, *, ignore: int | Collection[int] = 255, tolerance: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.ignore = ignore
+        self.tolerance = tolerance
+        self.add_state("total", torch.zeros(classes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, labels: Tensor, target: Tensor) -> None:
+        """Add predicted and true class ids, two integer tensors (B, H, W)."""
+        scores = boundary_f_score(labels, target, self.classes, ignore=self.ignore, tolerance=self.tolerance)
+        self.total += scores.nansum(0).to(self.total.device)
+        self.images += (~scores.isnan()).sum(0).to(self.images.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Float64 tensors: `bf`, (K,) with NaN for a class without any boundary, and `mean_bf`, over the other ones."""
+        scores = self.total / self.images
+        return {"bf": scores, "mean_bf": scores.nanmean()}
 
 
 class Box(NamedTuple):

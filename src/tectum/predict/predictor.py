@@ -64,6 +64,11 @@ class Done:
     pair: Pair
     result: Result
 
+    def compared(self) -> tuple[Float, Float, Float]:
+        """What fusion metrics compare: fused as saved (3, H, W), visible (3, H, W), infrared (1, H, W), in [0, 1]."""
+        fused = self.result.fused.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+        return fused, self.pair.visible.transpose(2, 0, 1), self.pair.infrared[None]
+
 
 class Predictor:
     """Fuses and labels aligned pairs of any size from 16x16 pixels up.

@@ -33,15 +33,16 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> Matches:
         infrared: the same.
 
     Returns:
-        The pairs with unique names (see `unique_names`), and one problem per file without a twin or with several. A
-        single image given beside a folder is looked up there, and the rest of the folder is no problem.
+        The pairs with unique names (see `unique_names`), and one problem per file without a twin or with several.
+        Beside a choice of files (one image, a glob, a list), a folder is where their twins are looked up, and what else
+        lies in it is no problem.
 
     Raises:
         InputError: a source does not exist, holds no images, or two list files differ in length.
     """
+    sources = (Path(visible), Path(infrared))
     visible_files, infrared_files = source_images(visible), source_images(infrared)
-    single = [_is_image(Path(source)) for source in (visible, infrared)]
-    if all(single) or all(_is_list(Path(source)) for source in (visible, infrared)):
+    if all(map(_is_list, sources)) or all(map(_is_image, sources)):
         if len(visible_files) != len(infrared_files):
             raise InputError(
                 f"list files are paired line by line, but '{visible}' names {len(visible_files)} images and "
@@ -52,9 +53,10 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> Matches:
     else:
         found = _match(visible_files, infrared_files)
     pairs, problems = found
-    if any(single):
-        wanted = (visible_files if single[0] else infrared_files)[0].stem
-        problems = [problem for problem in problems if problem.name == wanted]
+    folders = [source.is_dir() for source in sources]
+    if any(folders) and not all(folders):
+        chosen = {file.stem for file in (infrared_files if folders[0] else visible_files)}
+        problems = [problem for problem in problems if problem.kind != "missing twin" or problem.name in chosen]
     names = unique_names([pair.visible for pair in pairs])
     return Matches([replace(pair, name=name) for pair, name in zip(pairs, names, strict=True)], problems)
 

@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pickle import UnpicklingError
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -32,7 +32,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from tectum.data.datasets import DatasetInfo, pair_table
+from tectum.data.datasets import DatasetInfo, Problem, pair_table
 from tectum.data.pair import PairPaths, read_pair
 from tectum.data.transforms import Augmentation, PairDataset, Sample, StepSampler, derive_seed
 from tectum.errors import ConfigError, InputError, WeightsError
@@ -40,7 +40,6 @@ from tectum.files import atomic_path, write_text
 from tectum.metrics.fusion import FusionScores
 from tectum.metrics.segmentation import SegmentationScores
 from tectum.models.base import FusionSegmenter
-from tectum.predict.colour import luminance
 from tectum.predict.predictor import Predictor
 from tectum.recipes.config import AugmentationConfig, DataConfig, OptimiserConfig, Precision, RunConfig, Source
 
@@ -227,19 +226,15 @@ def validation_scores(model: FusionSegmenter, pairs: Sequence[PairPaths]) -> dic
     Returns:
         {"qabf", "mi", "vif", ..., "miou"}; no "miou" where no pair has labels.
     """
-    predictor = Predictor(model)
     fusion, segmentation = FusionScores(), SegmentationScores(model.classes)
-    labelled = False
-    for paths in pairs:
-        pair = read_pair(paths, classes=model.classes)
-        result = predictor.batch([pair])[0]
-        images = (luminance(result.fused.astype(np.float32) / np.float32(255)), luminance(pair.visible), pair.infrared)
-        fusion.update(*(torch.from_numpy(image)[None, None] for image in images))
-        if pair.label is not None:
-            segmentation.update(torch.from_numpy(result.labels), torch.from_numpy(pair.label))
-            labelled = True
+    for done in Predictor(model).stream(pairs, read=partial(read_pair, classes=model.classes)):
+        if isinstance(done, Problem):
+            raise InputError(f"validation pair '{done.name}' cannot be used: {done.message}")
+        fusion.update(*(torch.from_numpy(image)[None] for image in done.compared()))
+        if done.pair.label is not None:
+            segmentation.update(torch.from_numpy(done.result.labels), torch.from_numpy(done.pair.label))
     scores = {name: float(value) for name, value in fusion.compute().items()}
-    return scores | ({"miou": float(segmentation.compute()["miou"])} if labelled else {})
+    return scores | ({"miou": float(segmentation.compute()["miou"])} if segmentation.matrix.any() else {})
 
 
 class Session:

@@ -32,6 +32,15 @@ def default_palette(classes: int) -> Bytes:
     return np.array([(0, 0, 0), *[[round(255 * channel) for channel in colour] for colour in colours]], np.uint8)
 
 
+def display_colours(palette: npt.ArrayLike) -> Bytes:
+    """uint8 (K, 3): the palette as overlays and legends show it, with gamma 0.6.
+
+    The palettes of MSRS and MFNet are dark (a person is 64, 64, 0) and would vanish on pictures taken at night. Colours
+    that differ still do; black, white and full primaries stay as they are.
+    """
+    return np.rint(255 * (np.asarray(palette, np.float64) / 255) ** 0.6).astype(np.uint8)
+
+
 def overlay(
     picture: Bytes,
     labels: Bytes,
@@ -45,7 +54,7 @@ def overlay(
     Args:
         picture: uint8 (H, W, 3) RGB, usually the fused image.
         labels: uint8 (H, W) class ids.
-        palette: (K, 3) RGB 0..255, the colour of each id.
+        palette: (K, 3) RGB 0..255, the colour of each id; see `display_colours`.
         opacity: share of the class colour inside its regions; outlines are drawn at full strength.
         clear: ids that leave the picture as it is.
 
@@ -57,7 +66,7 @@ def overlay(
     """
     if picture.shape != (*labels.shape, 3):
         raise InputError(f"an overlay needs a picture (H, W, 3) and labels (H, W), got {picture.shape}, {labels.shape}")
-    colours = np.asarray(palette, np.uint8)
+    colours = display_colours(palette)
     shown = ~np.isin(labels, list(clear))
     unknown = sorted(set(np.unique(labels[shown]).tolist()) - set(range(len(colours))))
     if unknown:
@@ -85,7 +94,7 @@ def _outline(labels: Bytes, thickness: int) -> npt.NDArray[np.bool_]:
 
 
 def _outline_colours(colours: Bytes) -> Bytes:
-    # Dataset palettes hold dark colours that vanish on night images: lighten each halfway to white.
+    # Halfway to white, so that they stand out from the regions.
     return (colours // 2 + 128).astype(np.uint8)
 
 
@@ -100,7 +109,7 @@ def legend(
         width: width of the strip in pixels.
         ids: the ids to list, in order; by default all but class 0.
     """
-    colours = np.asarray(palette, np.uint8)
+    colours = display_colours(palette)
     font = caption_font(width / 4)
     size = round(font.size)
     swatch, spacing = size, round(0.5 * size)

@@ -121,7 +121,7 @@ def meyer_subbands(image: Tensor) -> Tensor:
     """One level of the discrete Meyer wavelet transform of (N, H, W) float64: [[A, H], [V, D]], as MATLAB orders it."""
     low = torch.tensor((0.0, *_MEYER[:0:-1], *_MEYER), dtype=torch.float64, device=image.device)
     signs = 1 - 2 * (torch.arange(len(low), device=image.device) % 2)
-    bank = torch.stack((low.flip(0), signs * -1 * low))[:, None]  # as correlations; (2, 1, taps)
+    bank = torch.stack((low.flip(0), signs * low))[:, None]  # as correlations; (2, 1, taps)
 
     def split(signals: Tensor) -> Tensor:
         """Low and high band of the last axis, (..., 2, bands)."""
