@@ -110,7 +110,7 @@ def correlation(first: Grey, second: Grey) -> float:
 
 
 def rendered(count: int, size: tuple[int, int]) -> list[tuple[Grey, Grey, Grey]]:
-    """Whole grey levels 0..255 of (fused, visible, infrared); fused leans to the maximum, so that nothing is trivial."""
+    """Whole grey levels 0..255 of (fused, visible, infrared); fused leans to the maximum: nothing is trivial."""
     triples = []
     for seed in range(count):
         scene = render_scene(seed, size=size)

@@ -391,9 +391,9 @@ def _read(
         )
     channels = fused.shape[1] if convention.by_channel else 1
     if channels == 1:
-        weights = torch.tensor(convention.luminance).view(1, 3, 1, 1)
+        weights = torch.tensor(convention.luminance, dtype=torch.float64, device=pictures[0].device).view(1, 3, 1, 1)
         pictures = [
-            picture if picture.shape[1] == 1 else (picture * weights.to(picture)).sum(1, keepdim=True).round()
+            picture if picture.shape[1] == 1 else (picture * weights).sum(1, keepdim=True).round().float()
             for picture in pictures
         ]
     grey = [picture.expand(-1, channels, -1, -1).flatten(0, 1) for picture in pictures]
