@@ -13,8 +13,8 @@ from tectum.data.synthetic import write_scenes
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def block(language):
-    return re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)[1]
+def blocks(language):
+    return "\n".join(re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL))
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_python_example(folder):
-    exec(compile(block("python"), "README.md", "exec"), {})
+    exec(compile(blocks("python"), "README.md", "exec"), {})
 
 
 def test_command_examples(folder):
-    lines = [line for line in block("bash").splitlines() if line.startswith(("tectum fuse", "tectum eval"))]
+    lines = [line for line in blocks("bash").splitlines() if line.startswith(("tectum fuse", "tectum eval"))]
     assert len(lines) == 2
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])

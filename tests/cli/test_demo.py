@@ -17,6 +17,7 @@ def shipped(weights, monkeypatch):
         monkeypatch.setattr(tectum.predict, "Predictor", lambda: predictor)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 def test_demo_writes_what_it_says(tmp_path, run_tectum):
     result = run_tectum("demo", "--out", tmp_path / "demo")

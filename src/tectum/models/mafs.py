@@ -64,9 +64,7 @@ class DynamicExtraction(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(float(channels)))
-        self.agreement = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
-        )
+        self.agreement = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
         # Groups of two neighbouring channels of [V; T]: as published, not the pairs of equal index.
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 7, padding=3, groups=channels)
         self.recalibration = nn.Sequential(
@@ -428,9 +426,7 @@ class SegmentationHead(nn.Module):
         self.foreground = nn.Sequential(
             _convolution(width, width // 4, 1, nn.ReLU6), nn.Conv2d(width // 4, 2, 3, padding=1)
         )
-        self.semantic = nn.Sequential(
-            _convolution(width, width, 1, nn.ReLU6), nn.Conv2d(width, classes, 3, padding=1)
-        )
+        self.semantic = nn.Sequential(_convolution(width, width, 1, nn.ReLU6), nn.Conv2d(width, classes, 3, padding=1))
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         foreground = self.foreground(x).softmax(dim=1)[:, 1:]
@@ -452,9 +448,7 @@ class SegmentationDecoder(nn.Module):
         self.pixel_decoder = PixelDecoder()
         self.atrous_pyramid = AtrousPyramid()
         self.transformer = TransformerDecoder()
-        self.preliminary = nn.Sequential(
-            _convolution(width, width, 3, nn.ReLU), _convolution(width, width, 3, nn.ReLU)
-        )
+        self.preliminary = nn.Sequential(_convolution(width, width, 3, nn.ReLU), _convolution(width, width, 3, nn.ReLU))
         self.detail_context = DilatedContext(width + FUSION_WIDTH, (1, 2, 4, 8))
         self.head = SegmentationHead(classes)
         # At 1/16, 1/8, 1/4.

@@ -130,7 +130,8 @@ def load_virmfs(path: str | Path, wiring: str | None) -> ViRMFS:
         likely = PRESETS[f"virmfs_{sizes[0]}"]["wiring"]
         raise ConfigError(
             f"'{path}' does not say how it is wired: pass wiring='asymmetric' or wiring='symmetric' "
-            f"(for {sizes[0]} most likely '{likely}')"
+            f"(for {sizes[0]} most likely '{likely}'), "
+            "and for the command line save it once: tectum.load(FILE, wiring=...).save(DIR)"
         )
     model = ViRMFS(f"virmfs_{sizes[0]}", classes=classes, backbone=sizes[0], wiring=wiring)  # type: ignore[arg-type]
     kept = {key: value for key, value in tensors.items() if not _VIRMFS_IGNORED.fullmatch(key)}
