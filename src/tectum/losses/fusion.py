@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tectum.metrics.functional.gradients import sobel
+
 
 def sobel_gradient(image: Tensor) -> Tensor:
     """|Sobel_x| + |Sobel_y| with zero padding: (B, 1, H, W) -> (B, 1, H, W)."""
-    smooth = image.new_tensor([1.0, 2.0, 1.0])
-    derivative = image.new_tensor([-1.0, 0.0, 1.0])
-    kernels = torch.stack((smooth[:, None] * derivative, derivative[:, None] * smooth))[:, None]
-    return F.conv2d(image, kernels, padding=1).abs().sum(1, keepdim=True)
+    horizontal, vertical = sobel(F.pad(image[:, 0], (1, 1, 1, 1)))
+    return (horizontal.abs() + vertical.abs())[:, None]
 
 
 def gradient_loss(fused: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:

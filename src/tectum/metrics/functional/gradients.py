@@ -207,11 +207,11 @@ def edge_mean(images: Images) -> Tensor:
 
 
 def _edge_mean(grey: Tensor) -> Tensor:
-    horizontal, vertical = _sobel(F.pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0])
+    horizontal, vertical = sobel(F.pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0])
     return (horizontal.square() + vertical.square()).sqrt_().mean((1, 2), dtype=torch.float64)
 
 
-def _sobel(padded: Tensor) -> tuple[Tensor, Tensor]:
+def sobel(padded: Tensor) -> tuple[Tensor, Tensor]:
     """Sobel responses of (N, H + 2, W + 2) to horizontal and vertical differences, each (N, H, W).
 
     The signs are those of a convolution, not of a correlation: left minus right, and below minus above.
@@ -223,13 +223,13 @@ def _sobel(padded: Tensor) -> tuple[Tensor, Tensor]:
 
 def edge_strength(grey: Tensor) -> Tensor:
     """Sobel edge strength (N, H, W), zeros beyond the border."""
-    horizontal, vertical = _sobel(F.pad(grey, (1, 1, 1, 1)))
+    horizontal, vertical = sobel(F.pad(grey, (1, 1, 1, 1)))
     return (horizontal.square() + vertical.square()).sqrt_()
 
 
 def _edges(grey: Tensor) -> tuple[Tensor, Tensor]:
     """Sobel edge strength and orientation in (−π/2, π/2], each (N, H, W)."""
-    horizontal, vertical = _sobel(F.pad(grey, (1, 1, 1, 1)))
+    horizontal, vertical = sobel(F.pad(grey, (1, 1, 1, 1)))
     strength = (horizontal.square() + vertical.square()).sqrt_()
     # The sign of `vertical` against `horizontal` matters, since π/2 stands for both vertical directions.
     orientation = torch.where(horizontal == 0, math.pi / 2, torch.atan(vertical / horizontal))
@@ -254,7 +254,7 @@ def edge_transfer(images: Images) -> Tensor:
 
 def _reflected_edges(grey: Tensor) -> tuple[Tensor, Tensor]:
     """Edge strength and orientation of an image that is reflected at its border, each (N, H, W) float64."""
-    horizontal, vertical = _sobel(F.pad(grey.double()[:, None], (1, 1, 1, 1), mode="reflect")[:, 0] / 8)
+    horizontal, vertical = sobel(F.pad(grey.double()[:, None], (1, 1, 1, 1), mode="reflect")[:, 0] / 8)
     # From the other axis than in Qabf, and 0 where there is no edge at all.
     flat = (horizontal == 0) & (vertical == 0)
     return (horizontal.square() + vertical.square()).sqrt_(), torch.where(flat, 0.0, torch.atan(-horizontal / vertical))
