@@ -71,7 +71,15 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path, content):
 
 def test_other_networks_are_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="is no ViR-MFS checkpoint"):
+    with pytest.raises(WeightsError, match="is no ViR-MFS checkpoint, nor one of MAFS"):
+        tectum.load(tmp_path / "a.pth", wiring="symmetric")
+
+
+def test_mafs_is_recognised_by_its_keys(tmp_path):
+    torch.save({"module.encoder.encoder_rgb_bn1.weight": torch.ones(64)}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth' is no complete MAFS checkpoint: it has no tensor 'encoder"):
+        tectum.load(tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match="is a MAFS checkpoint, which has no wiring"):
         tectum.load(tmp_path / "a.pth", wiring="symmetric")
 
 

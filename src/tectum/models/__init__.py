@@ -7,14 +7,17 @@ from typing import Any
 
 from tectum.errors import ConfigError, WeightsError
 from tectum.models.base import CONFIG_FILE, WEIGHTS_FILE, FusionSegmenter, Output
-from tectum.models.original import fill, load_virmfs, read_tensors
+from tectum.models.mafs import MAFS
+from tectum.models.mafs import PRESETS as MAFS_PRESETS
+from tectum.models.original import fill, load_original, read_tensors
 from tectum.models.virmfs import PRESETS as VIRMFS_PRESETS
 from tectum.models.virmfs import ViRMFS
 
 __all__ = ["FusionSegmenter", "Output", "create_model", "list_models", "list_weights", "load", "weights_folder"]
 
 _ARCHITECTURES: dict[str, tuple[Callable[..., FusionSegmenter], dict[str, Any]]] = {
-    name: (ViRMFS, preset) for name, preset in VIRMFS_PRESETS.items()
+    **{name: (ViRMFS, preset) for name, preset in VIRMFS_PRESETS.items()},
+    **{name: (MAFS, preset) for name, preset in MAFS_PRESETS.items()},
 }
 
 _SHIPPED = Path(__file__).parent / "weights"
@@ -60,7 +63,8 @@ def load(source: str | Path, *, wiring: str | None = None) -> FusionSegmenter:
     """Load trained weights, in float32, in eval mode, on the CPU. Opens no connection and executes no pickle.
 
     Args:
-        source: a name of `list_weights()`, a directory written by `model.save()`, or a `.pth` file of the authors.
+        source: a name of `list_weights()`, a directory written by `model.save()`, or a `.pth` file of the authors of
+            ViR-MFS or MAFS.
         wiring: for an authors' ViR-MFS file, which does not say how it is wired: "asymmetric" or "symmetric".
 
     Raises:
@@ -71,7 +75,7 @@ def load(source: str | Path, *, wiring: str | None = None) -> FusionSegmenter:
     if path.is_dir():
         model = _load_directory(path)
     elif path.suffix in (".pth", ".pt"):
-        model = load_virmfs(path, wiring)
+        model = load_original(path, wiring)
     elif str(source) in _ARCHITECTURES:
         raise ConfigError(
             f"'{source}' is an architecture without weights: use tectum.create_model('{source}') for random ones, "

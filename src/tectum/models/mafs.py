@@ -1,8 +1,8 @@
 """MAFS: masked-autoencoder pretraining, then fusion and segmentation in one network with two ResNet encoders.
 
-Paper: "MAFS: Masked Autoencoder for Infrared-Visible Image Fusion and Semantic Segmentation", IEEE Transactions on Image
-Processing 2025 (arXiv:2509.11817). Written from the published description and the behaviour of the released network;
-no code of the release is used. Its blocks come from PSFusion (stem, adaptive and heterogeneous fusion, dense
+Paper: "MAFS: Masked Autoencoder for Infrared-Visible Image Fusion and Semantic Segmentation", IEEE Transactions on
+Image Processing 2025 (arXiv:2509.11817). Written from the published description and the behaviour of the released
+network; no code of the release is used. Its blocks come from PSFusion (stem, adaptive and heterogeneous fusion, dense
 refinement, segmentation head), EAEFNet (dynamic extraction), LASNet (cross-modal attention), CDDFuse and Glow
 (invertible fusion decoder), MaskFormer (pixel decoder), CAINet (refinement with auxiliary heads), InvPT and Restormer
 (Transformer decoder).
@@ -13,12 +13,12 @@ refinement, segmentation head), EAEFNet (dynamic extraction), LASNet (cross-moda
 
 What differs from the release, without a change of the function it computes on the sizes that it supports: branches that
 no output depends on are left out; features are resized to the size of the feature they meet, where the release tests
-for three image sizes; the cross gate of the exchange is computed per channel instead of as the diagonal of a d x d
-product; the foreground gate is a softmax. What is added: any number of classes, size and batch, smaller ResNets, and
-inference without the auxiliary heads.
+for three image sizes; the foreground gate is a softmax. What is added: any number of classes, size and batch, smaller
+ResNets, inference without the auxiliary heads, and the gate of the feature exchange as it was meant (`gate="paired"`,
+the default); the gate that the release computes, which its weights need, is `gate="first"`.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +29,15 @@ from tectum.models.backbones.resnet import RESNET_WIDTHS, STEM_WIDTHS, ResNetSta
 from tectum.models.base import FusionSegmenter, Output
 from tectum.models.layers.invertible import InvertibleBlock
 
+Gate = Literal["paired", "first"]
+
 PRESETS: dict[str, dict[str, str]] = {f"mafs_{size}": {"backbone": size} for size in RESNET_WIDTHS}
 
 # Channels of every feature on the way to the fused image, and to the labels.
 FUSION_WIDTH = 32
 SEMANTIC_WIDTH = 64
+# Where the auxiliary outputs come from, as fractions of the input's size, in the order of their computation.
+AUXILIARY_SCALES = (16, 8, 4)
 
 
 def _convolution(
@@ -57,12 +61,17 @@ class DynamicExtraction(nn.Module):
     A gate g per channel says how much the modalities agree. Agreeing parts g·V, g·T are re-weighted by channel, the
     rest (1 - g)·V, (1 - g)·T passes; a softmax over the modalities then weights the results V', T' by pixel.
 
+    With v and t the normalised descriptors of the two modalities, the "paired" gate is g_c = sigmoid(T v_c t_c). The
+    release takes the diagonal of the matrix T v_i t_j over the wrong axes: for one pair this gives the "first" gate
+    g_c = sigmoid(T v_0 t_c); in larger batches it also mixes the pairs, which "first" does not.
+
     Shape:
         visible, infrared (B, C, H, W) -> (s_v V' + s_t T', s_t T'), each (B, C, H, W).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, gate: Gate) -> None:
         super().__init__()
+        self.gate = gate
         self.temperature = nn.Parameter(torch.tensor(float(channels)))
         self.agreement = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
         # Groups of two neighbouring channels of [V; T]: as published, not the pairs of equal index.
@@ -76,6 +85,8 @@ class DynamicExtraction(nn.Module):
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         descriptors = (F.normalize(self.agreement(x.mean(dim=(2, 3))), dim=1) for x in (visible, infrared))
         agreement_v, agreement_t = descriptors  # (B, C) each
+        if self.gate == "first":
+            agreement_v = agreement_v[:, :1]
         gate = torch.sigmoid(self.temperature * agreement_v * agreement_t)[:, :, None, None]
         agreeing = self.depthwise(torch.cat((gate * visible, gate * infrared), dim=1))
         weights = torch.sigmoid(self.recalibration(agreeing.amax(dim=(2, 3))))[:, :, None, None]
@@ -222,6 +233,11 @@ class InvertibleFusionDecoder(nn.Module):
         self.blocks = nn.ModuleList(InvertibleBlock(width) for _ in range(5))
         self.fuse = nn.Conv2d(4 * width, width, 1)
         self.prediction = nn.Conv2d(width, 1, 3, padding=1)
+        for module in (*self.blocks.modules(), self.fuse):
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         features = [x]
@@ -299,13 +315,13 @@ class AuxiliaryRefinement(nn.Module):
         low (B, 64, H, W), previous and high (B, 64, h, w) -> two features (B, 64, H, W).
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, scale: int) -> None:
         super().__init__()
         width = SEMANTIC_WIDTH
         self.context = DilatedContext(3 * width, (1, 2, 4))
         self.projection = _convolution(width, width, 1, nn.ReLU6)
-        self.two_class_head = AuxiliaryHead(2)
-        self.semantic_head = AuxiliaryHead(classes)
+        self.two_class_head = AuxiliaryHead(2, scale)
+        self.semantic_head = AuxiliaryHead(classes, scale)
 
     def forward(self, low: Tensor, previous: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         previous, high = (_resize(x, low.shape[-2:], align_corners=True) for x in (previous, high))
@@ -316,17 +332,20 @@ class AuxiliaryRefinement(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """Prediction from one scale, (B, 64, h, w) -> (B, channels, H, W), where `size` is (H, W)."""
+    """Prediction from one scale: (B, 64, H/scale, W/scale) -> (B, channels, H, W), where `size` is (H, W)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, scale: int) -> None:
         super().__init__()
+        # Bilinear upsampling in two steps is not the same as in one; the first is by this factor.
+        self.factor = min(4, scale // 2)
         self.convolution = _convolution(SEMANTIC_WIDTH, SEMANTIC_WIDTH, 3, nn.ReLU6)
         self.prediction = nn.Conv2d(SEMANTIC_WIDTH, channels, 1)
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        x = self.convolution(x)
-        half = (x.shape[-2] * 2, x.shape[-1] * 2)
-        return _resize(self.prediction(_resize(x, half, align_corners=True)), size, align_corners=True)
+        # The 1x1 prediction commutes with upsampling, and costs least at the smallest size.
+        x = self.prediction(self.convolution(x))
+        between = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
+        return _resize(_resize(x, between, align_corners=True), size, align_corners=True)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -374,6 +393,7 @@ class TransformerBlock(nn.Module):
             nn.Conv2d(width, width, 3, padding=1, groups=width),
             nn.GELU(),
             nn.Conv2d(width, width, 1),
+            nn.GELU(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -404,12 +424,13 @@ class TransformerDecoder(nn.Module):
         self.projection = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
 
     def forward(self, coarse: Tensor, middle: Tensor, fine: Tensor, size: torch.Size) -> Tensor:
-        x = self.blocks[0](coarse)
-        total = _resize(self.norms[0](x), size, align_corners=False)
+        # Unlike InvPT, each stage passes its normalised feature on.
+        x = self.norms[0](self.blocks[0](coarse))
+        total = _resize(x, size, align_corners=False)
         for index, skip in enumerate((middle, fine)):
             x = self.upsampling[index](_resize(x, skip.shape[-2:], align_corners=False)) + skip
-            x = self.blocks[index + 1](x)
-            total = total + _resize(self.norms[index + 1](x), size, align_corners=False)
+            x = self.norms[index + 1](self.blocks[index + 1](x))
+            total = total + _resize(x, size, align_corners=False)
         return self.projection(total)
 
 
@@ -451,8 +472,7 @@ class SegmentationDecoder(nn.Module):
         self.preliminary = nn.Sequential(_convolution(width, width, 3, nn.ReLU), _convolution(width, width, 3, nn.ReLU))
         self.detail_context = DilatedContext(width + FUSION_WIDTH, (1, 2, 4, 8))
         self.head = SegmentationHead(classes)
-        # At 1/16, 1/8, 1/4.
-        self.refinements = nn.ModuleList(AuxiliaryRefinement(classes) for _ in range(3))
+        self.refinements = nn.ModuleList(AuxiliaryRefinement(classes, scale) for scale in AUXILIARY_SCALES)
 
     def forward(
         self, features: list[Tensor], detail: Tensor, size: torch.Size, auxiliary: bool
@@ -461,14 +481,15 @@ class SegmentationDecoder(nn.Module):
         aux = self._auxiliary(features, pyramid[0], size) if auxiliary else {}
         middle, fine = (self.atrous_pyramid(scale) for scale in pyramid[2:])
         x = self.preliminary(self.transformer(features[2], middle, fine, detail.shape[-2:]))
-        x = self.detail_context(torch.cat((x, detail), dim=1))
+        x = self.detail_context(torch.cat((detail, x), dim=1))
         return self.head(x, size), aux
 
     def _auxiliary(self, features: list[Tensor], coarsest: Tensor, size: torch.Size) -> dict[str, Tensor]:
         aux = {}
         previous, high = features[3], coarsest
-        for scale, low, refinement in zip((16, 8, 4), features[2::-1], self.refinements, strict=True):
+        for scale, low, refinement in zip(AUXILIARY_SCALES, features[2::-1], self.refinements, strict=True):
             previous, high = refinement(low, previous, high)
+            assert isinstance(refinement, AuxiliaryRefinement)
             aux[f"two_class_{scale}"] = refinement.two_class_head(previous, size)
             aux[f"semantic_{scale}"] = refinement.semantic_head(high, size)
         return aux
@@ -495,6 +516,8 @@ class MAFS(FusionSegmenter):
         architecture: name of the preset, kept for saving.
         classes: number of classes K.
         backbone: ResNet of both encoders, "r18", "r34", "r50", "r101" or "r152" (the published one).
+        gate: how the two encoders' agreement is gated, "paired" or, for the authors' weights, "first"; see
+            `DynamicExtraction`.
         imagenet: start both encoders from torchvision's ImageNet weights, fetching them if they are not in its cache.
             Not kept with saved weights, which replace them.
 
@@ -507,18 +530,26 @@ class MAFS(FusionSegmenter):
     """
 
     def __init__(
-        self, architecture: str = "mafs_r152", *, classes: int = 9, backbone: str = "r152", imagenet: bool = False
+        self,
+        architecture: str = "mafs_r152",
+        *,
+        classes: int = 9,
+        backbone: str = "r152",
+        gate: Gate = "paired",
+        imagenet: bool = False,
     ) -> None:
-        super().__init__(architecture, {"classes": classes, "backbone": backbone})
+        super().__init__(architecture, {"classes": classes, "backbone": backbone, "gate": gate})
         if backbone not in RESNET_WIDTHS:
             raise ConfigError(f"backbone must be one of {', '.join(RESNET_WIDTHS)}, but it is {backbone!r}")
+        if gate not in get_args(Gate):
+            raise ConfigError(f"gate must be one of {', '.join(get_args(Gate))}, but it is {gate!r}")
         if classes < 1:
             raise ConfigError(f"classes must be at least 1, but it is {classes}")
         self.visible_encoder = ResNetStages(backbone, in_channels=3, imagenet=imagenet)
         self.infrared_encoder = ResNetStages(backbone, in_channels=1, imagenet=imagenet)
         widths = self.visible_encoder.widths
         full, half = STEM_WIDTHS
-        self.exchanges = nn.ModuleList(DynamicExtraction(width) for width in (half, *widths[:3]))
+        self.exchanges = nn.ModuleList(DynamicExtraction(width, gate) for width in (half, *widths[:3]))
         self.adaptive_full = AdaptiveFusion(full, FUSION_WIDTH)
         self.adaptive_half = AdaptiveFusion(half, FUSION_WIDTH)
         self.attentions = nn.ModuleList(CrossModalAttention(width, SEMANTIC_WIDTH) for width in widths)

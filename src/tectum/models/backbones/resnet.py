@@ -1,7 +1,7 @@
 """torchvision's ResNets as feature stages, behind the convolutional stem that MAFS shares with PSFusion.
 
-ResNet: He et al., CVPR 2016, arXiv:1512.03385. The stem replaces ResNet's 7x7 convolution by two blocks that also give a
-feature at full size; its activation is FReLU (Ma et al., ECCV 2020, arXiv:2007.11824). ResNet's first batch norm, its
+ResNet: He et al., CVPR 2016, arXiv:1512.03385. The stem replaces ResNet's 7x7 convolution by two blocks that also give
+a feature at full size; its activation is FReLU (Ma et al., ECCV 2020, arXiv:2007.11824). ResNet's first batch norm, its
 max pooling and its four stages are torchvision's.
 """
 
@@ -22,6 +22,14 @@ RESNET_WIDTHS = {
     "r50": (256, 512, 1024, 2048),
     "r101": (256, 512, 1024, 2048),
     "r152": (256, 512, 1024, 2048),
+}
+# Blocks of the four stages.
+RESNET_DEPTHS = {
+    "r18": (2, 2, 2, 2),
+    "r34": (3, 4, 6, 3),
+    "r50": (3, 4, 6, 3),
+    "r101": (3, 4, 23, 3),
+    "r152": (3, 8, 36, 3),
 }
 
 

@@ -73,6 +73,12 @@ class HalfInstanceNormBlock(nn.Module):
         return F.leaky_relu(self.second(y), self.slope) + self.identity(x)
 
 
+def _subnetwork(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        HalfInstanceNormBlock(channels), nn.LeakyReLU(0.2), HalfInstanceNormBlock(channels), nn.LeakyReLU(0.2)
+    )
+
+
 class InvertibleBlock(nn.Module):
     """Invertible 1x1 convolution, then an affine coupling of the two halves of the channels.
 
@@ -80,7 +86,7 @@ class InvertibleBlock(nn.Module):
 
         y1 = x1 + F(x2),   s = clamp (2 sigmoid(H(y1)) - 1),   y2 = x2 exp(s) + G(y1)
 
-    where F, G, H are pairs of `HalfInstanceNormBlock`. |s| stays below `clamp`.
+    where F, G, H are pairs of `HalfInstanceNormBlock`, each followed by LeakyReLU. |s| stays below `clamp`.
 
     Shape:
         (B, channels, H, W) -> the same; `channels` even.
@@ -91,9 +97,9 @@ class InvertibleBlock(nn.Module):
         half = channels // 2
         self.clamp = clamp
         self.mixing = InvertibleConv1x1(channels)
-        self.additive = nn.Sequential(HalfInstanceNormBlock(half), HalfInstanceNormBlock(half))
-        self.shift = nn.Sequential(HalfInstanceNormBlock(half), HalfInstanceNormBlock(half))
-        self.scale = nn.Sequential(HalfInstanceNormBlock(half), HalfInstanceNormBlock(half))
+        self.additive = _subnetwork(half)
+        self.shift = _subnetwork(half)
+        self.scale = _subnetwork(half)
 
     def _log_scale(self, y1: Tensor) -> Tensor:
         return self.clamp * (2 * torch.sigmoid(self.scale(y1)) - 1)
