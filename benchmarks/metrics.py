@@ -88,7 +88,8 @@ def vif(reference: Grey, distorted: Grey) -> float:
 
 def qabf(fused: Grey, visible: Grey, infrared: Grey) -> float:
     def edges(image: Grey) -> tuple[Grey, Grey]:
-        x, y = convolve2d(image, SOBEL, mode="same"), convolve2d(image, SOBEL.T, mode="same")
+        # The relative sign matters where x is 0, since both vertical directions become the same angle.
+        x, y = convolve2d(image, SOBEL, mode="same"), convolve2d(image, -SOBEL.T, mode="same")
         with np.errstate(divide="ignore", invalid="ignore"):
             angle = np.where(x == 0, np.pi / 2, np.arctan(y / x))
         return np.hypot(x, y), angle
