@@ -200,11 +200,10 @@ def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[Pa
 
 
 def _weights_file(model: str) -> Path:
-    import tectum.models
+    from tectum.models import list_weights, weights_folder
     from tectum.models.base import WEIGHTS_FILE
 
-    shipped = Path(tectum.models.__file__).parent / "weights" / model
-    path = shipped if model in tectum.models.list_weights() else Path(model)
+    path = weights_folder(model) if model in list_weights() else Path(model)
     return path / WEIGHTS_FILE if path.is_dir() else path
 
 

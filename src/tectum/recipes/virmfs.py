@@ -257,6 +257,7 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
         for name, branch in branches.items()
     }
     average = run.make_average(model, config.run.ema)
+    evaluated = model if average is None else average.module
     state = {"model": model, "optimiser": optimiser, "average": average}
     state |= {f"meta_{name}": meta_optimiser for name, meta_optimiser in meta_optimisers.items()}
 
@@ -285,10 +286,9 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
             run.average_buffers(model, accelerator)
             if average is not None:
                 average.update_parameters(model)
-            evaluated = model if average is None else average.module
             session.log(step, epoch, terms, learning_rate)
             if (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total:
                 session.validate(step, epoch, evaluated, validation)
             session.checkpoint_if_due(step)
-        session.finish(model if average is None else average.module)
+        session.finish(evaluated)
     return directory / "last"
