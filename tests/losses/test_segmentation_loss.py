@@ -1,7 +1,32 @@
+import math
+
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from tectum.losses.segmentation import cross_entropy, cross_entropy_sum
+from tectum.losses.segmentation import (
+    binary_target,
+    boundary_target,
+    cross_entropy,
+    cross_entropy_sum,
+    lovasz_softmax_sum,
+    ohem_sum,
+)
+
+
+def batch(classes: int = 4, size: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random logits (2, classes, size, size) and labels, of which some are ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(2, classes, size, size, generator=generator)
+    labels = torch.randint(0, classes, (2, size, size), generator=generator)
+    labels[:, :2] = 255
+    return logits, labels
+
+
+def vertex(prediction: Tensor, classes: int) -> Tensor:
+    """Logits whose softmax is exactly 0 or 1: (B, H, W) class ids -> (B, classes, H, W)."""
+    return 1000.0 * F.one_hot(prediction, classes).movedim(3, 1)
 
 
 def test_equals_torch_where_there_are_labels():
@@ -29,3 +54,205 @@ def test_sums_of_parts_give_the_mean_of_the_whole():
     parts = [cross_entropy_sum(logits[i : i + 2], labels[i : i + 2]) for i in (0, 2)]
     total, weight = (sum(x) for x in zip(*parts, strict=True))
     torch.testing.assert_close(total / weight, cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy_sum, ohem_sum, lovasz_softmax_sum])
+def test_every_loss_of_a_batch_without_labels_is_zero_over_zero_with_a_zero_gradient(loss):
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    total, weight = loss(logits, torch.full((2, 4, 4), 255))
+    total.backward()
+    assert total.item() == 0
+    assert weight.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def losses_and_classes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    labelled = labels != 255
+    return F.cross_entropy(logits, labels, ignore_index=255, reduction="none")[labelled], labels[labelled]
+
+
+def test_ohem_keeps_the_pixels_below_the_threshold():
+    logits, labels = batch()
+    losses, _ = losses_and_classes(logits, labels)
+    hard = torch.exp(-losses) < 0.6
+    assert 20 < hard.sum() < losses.numel()
+    total, weight = ohem_sum(logits, labels, threshold=0.6, minimum=20)
+    torch.testing.assert_close(total, losses[hard].sum())
+    assert weight == hard.sum()
+
+
+def test_ohem_keeps_the_hardest_where_too_few_are_below_the_threshold():
+    logits, labels = batch()
+    losses, _ = losses_and_classes(logits, labels)
+    total, weight = ohem_sum(logits, labels, threshold=0.01, minimum=50)
+    assert (torch.exp(-losses) < 0.01).sum() < 50
+    torch.testing.assert_close(total, losses.sort(descending=True).values[:50].sum())
+    assert weight == 50
+
+
+@pytest.mark.parametrize("minimum", [240, 241, 65536])
+def test_ohem_of_a_batch_with_few_labels_is_the_cross_entropy(minimum):
+    logits, labels = batch()
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert (labels != 255).sum() == 240
+    kept = ohem_sum(logits, labels, weights, threshold=0.01, minimum=minimum)
+    torch.testing.assert_close(kept, cross_entropy_sum(logits, labels, weights))
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.01])
+def test_ohem_class_weights_weigh_but_do_not_choose(threshold):
+    logits, labels = batch()
+    weights = torch.tensor([0.01, 1.0, 1.0, 50.0])
+    losses, classes = losses_and_classes(logits, labels)
+    hardest = losses.sort(descending=True).indices
+    kept = hardest[: max(20, int((losses > -math.log(threshold)).sum()))]
+    total, weight = ohem_sum(logits, labels, weights, threshold, minimum=20)
+    torch.testing.assert_close(total, (losses * weights[classes])[kept].sum())
+    torch.testing.assert_close(weight, weights[classes][kept].sum())
+
+
+def test_ohem_gives_no_gradient_to_easy_pixels():
+    logits, labels = batch()
+    logits.requires_grad_()
+    ohem_sum(logits, labels, threshold=0.6, minimum=20)[0].backward()
+    kept = logits.grad.abs().sum(1) > 0
+    truth = logits.softmax(1).gather(1, labels.clamp(max=3)[:, None])[:, 0]
+    assert torch.equal(kept, (truth < 0.6) & (labels != 255))
+
+
+def jaccard_loss(prediction: Tensor, labels: Tensor) -> float:
+    """Mean of 1 - IoU over the classes of one label map, by sets."""
+    labelled = labels != 255
+    values = []
+    for k in labels[labelled].unique().tolist():
+        predicted, true = (prediction == k) & labelled, labels == k
+        values.append(1 - ((predicted & true).sum() / (predicted | true).sum()).item())
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lovasz_is_the_jaccard_loss_of_certain_predictions(seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Class 4 occurs in no label map, but is predicted.
+    labels = torch.randint(0, 4, (3, 6, 7), generator=generator)
+    prediction = torch.randint(0, 5, (3, 6, 7), generator=generator)
+    labels[0, :2] = 255
+    labels[1] = torch.where(labels[1] == 2, 255, labels[1])
+    labels[2] = 255
+    total, images = lovasz_softmax_sum(vertex(prediction, 5), labels)
+    assert images == 2
+    assert total.item() == pytest.approx(sum(jaccard_loss(prediction[i], labels[i]) for i in (0, 1)), abs=1e-6)
+
+
+def lovasz_extension(errors: list[float], foreground: list[bool]) -> float:
+    """The Lovász extension of the Jaccard loss by its definition: sum over i of e_i (loss(i first) - loss(i - 1))."""
+    order = sorted(range(len(errors)), key=lambda i: -errors[i])
+    size, value, previous = sum(foreground), 0.0, 0.0
+    for count, i in enumerate(order, start=1):
+        wrong = order[:count]
+        missed, extra = sum(foreground[j] for j in wrong), sum(not foreground[j] for j in wrong)
+        loss = 1 - (size - missed) / (size + extra)
+        value, previous = value + errors[i] * (loss - previous), loss
+    return value
+
+
+def test_lovasz_is_the_extension_of_the_jaccard_loss():
+    logits, labels = batch(size=6)
+    logits = logits.double()
+    expected = 0.0
+    for scores, truth in zip(logits.softmax(1), labels, strict=True):
+        labelled = truth != 255
+        values = []
+        for k in truth[labelled].unique().tolist():
+            foreground = truth[labelled] == k
+            errors = (foreground.double() - scores[k][labelled]).abs()
+            values.append(lovasz_extension(errors.tolist(), foreground.tolist()))
+        expected += sum(values) / len(values)
+    total, images = lovasz_softmax_sum(logits, labels)
+    assert images == 2
+    assert total.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_lovasz_does_not_see_the_ignored_pixels():
+    logits, labels = batch()
+    changed = logits.clone()
+    changed[:, :, :2] = 100.0 * torch.randn(2, 4, 2, 12)
+    torch.testing.assert_close(lovasz_softmax_sum(changed, labels), lovasz_softmax_sum(logits, labels))
+    changed.requires_grad_()
+    lovasz_softmax_sum(changed, labels)[0].backward()
+    assert torch.isfinite(changed.grad).all()
+    assert torch.equal(changed.grad[:, :, :2], torch.zeros(2, 4, 2, 12))
+
+
+def test_lovasz_gradient_leads_to_the_labels():
+    logits, labels = batch()
+    logits.requires_grad_()
+    optimiser = torch.optim.Adam([logits], lr=0.5)
+    for _ in range(60):
+        optimiser.zero_grad()
+        lovasz_softmax_sum(logits, labels)[0].backward()
+        optimiser.step()
+    labelled = labels != 255
+    assert torch.equal(logits.argmax(1)[labelled], labels[labelled])
+
+
+def test_lovasz_of_one_class_everywhere_is_finite():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    total, _ = lovasz_softmax_sum(logits, torch.ones(1, 4, 4, dtype=torch.int64))
+    total.backward()
+    # All pixels are foreground: each error weighs 1 / size.
+    torch.testing.assert_close(total, 1 - logits.softmax(1)[:, 1].mean())
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_binary_target():
+    labels = torch.tensor([[[0, 1, 8], [255, 0, 3]]])
+    target = binary_target(labels)
+    assert target.tolist() == [[[0, 1, 1], [255, 0, 1]]]
+    assert target.dtype == torch.int64
+
+
+def boundary_by_definition(labels: Tensor, radius: int) -> Tensor:
+    target = torch.empty_like(labels)
+    height, width = labels.shape[1:]
+    for b, y, x in torch.cartesian_prod(*(torch.arange(n) for n in labels.shape)).tolist():
+        rows = slice(max(0, y - radius), min(height, y + radius + 1))
+        columns = slice(max(0, x - radius), min(width, x + radius + 1))
+        classes = set(labels[b, rows, columns].flatten().tolist()) - {255}
+        own = labels[b, y, x]
+        target[b, y, x] = 1 if len(classes) > 1 else 255 if own == 255 else 0
+    return target
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+def test_boundary_target_by_definition(radius):
+    labels = torch.zeros(2, 14, 17, dtype=torch.int64)
+    labels[0, 3:8, 4:9] = 2
+    labels[0, 5:, 12:] = 255
+    labels[0, 6, 2:8] = 255
+    labels[1, :, 9:] = 8
+    labels[1, :4] = 255
+    target = boundary_target(labels, radius)
+    assert torch.equal(target, boundary_by_definition(labels, radius))
+    assert target.dtype == torch.int64
+    assert set(target.unique().tolist()) == {0, 1, 255}
+
+
+def test_boundary_of_two_classes_is_a_band_on_both_sides():
+    labels = torch.zeros(1, 5, 12, dtype=torch.int64)
+    labels[..., 6:] = 3
+    assert boundary_target(labels, radius=2)[0, 2].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+    assert torch.equal(boundary_target(labels), boundary_target(labels, radius=3))
+
+
+def test_edge_of_an_ignored_region_is_no_boundary():
+    labels = torch.full((1, 8, 8), 4)
+    labels[0, 2:5, 2:5] = 255
+    assert torch.equal(boundary_target(labels), binary_target(labels).masked_fill(labels == 4, 0))
+
+
+def test_ignored_line_between_two_classes_is_boundary():
+    labels = torch.zeros(1, 5, 9, dtype=torch.int64)
+    labels[..., 4] = 255
+    labels[..., 5:] = 1
+    assert boundary_target(labels, radius=2)[0, 2].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]

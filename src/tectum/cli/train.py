@@ -1,7 +1,8 @@
 """`tectum train`: run a training recipe."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,7 +10,7 @@ from tectum.errors import ConfigError, MissingExtraError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="virmfs")],
+    recipe: Annotated[str, typer.Argument(help="virmfs, mafs_pretrain or mafs_joint")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, dotted: run.epochs=3 data.train.0.root=data/MSRS")
     ] = None,
@@ -23,13 +24,17 @@ def train(
     if resume is not None and overrides:
         raise ConfigError("a resumed run keeps its config: leave the overrides out, or start a new run")
     try:
-        from tectum.recipes import virmfs
+        from tectum.recipes import mafs_joint, mafs_pretrain, virmfs
         from tectum.recipes.config import read_config
     except ModuleNotFoundError as error:
         if error.name in ("accelerate", "tensorboard"):
             raise MissingExtraError("training", "train") from None
         raise
-    recipes = {"virmfs": (virmfs.VirmfsConfig, virmfs.train)}
+    recipes: dict[str, tuple[Any, Callable[[Any, Path], Path]]] = {
+        "virmfs": (virmfs.VirmfsConfig, virmfs.train),
+        "mafs_pretrain": (mafs_pretrain.MafsPretrainConfig, mafs_pretrain.train),
+        "mafs_joint": (mafs_joint.MafsJointConfig, mafs_joint.train),
+    }
     if recipe not in recipes:
         raise ConfigError(f"there is no recipe '{recipe}'; choose one of {', '.join(recipes)}")
     kind, run = recipes[recipe]
@@ -48,4 +53,6 @@ def train(
                 f"'{directory}' holds a run already: go on with --resume {directory}, or choose another --out"
             )
     model = run(settings, directory)
-    typer.echo(f"trained: {model}  (best by validation: {directory / 'best'}; log: {directory / 'log.jsonl'})")
+    best = directory / "best"
+    also = f"best by validation: {best}; " if best.is_dir() else ""
+    typer.echo(f"trained: {model}  ({also}log: {directory / 'log.jsonl'})")

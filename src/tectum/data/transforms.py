@@ -45,6 +45,7 @@ class Augmentation:
         foreground: probability that the crop is laid around a pixel of a class other than 0, all such classes of the
             image being equally likely.
         flip: probability of a horizontal flip.
+        turn: probability of a rotation by 90, 180 or 270 degrees, each equally likely; needs `crop`.
         brightness: each modality on its own is multiplied by a factor from [1 - b, 1 + b].
         gamma: each modality on its own is raised to a power from [1 / (1 + g), 1 + g] (log-uniform).
         noise: largest standard deviation of Gaussian noise, drawn from [0, noise] for each modality.
@@ -55,6 +56,7 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     foreground: float = 0.0
     flip: float = 0.0
+    turn: float = 0.0
     brightness: float = 0.0
     gamma: float = 0.0
     noise: float = 0.0
@@ -69,6 +71,9 @@ class Augmentation:
             visible, infrared, labels = self._scale_and_crop(visible, infrared, labels)
         if _uniform(0, 1) < self.flip:
             visible, infrared, labels = (tvf.horizontal_flip(x) for x in (visible, infrared, labels))
+        if self.turn and _uniform(0, 1) < self.turn:
+            quarters = 1 + _integer(3)
+            visible, infrared, labels = (torch.rot90(x, quarters, dims=(-2, -1)) for x in (visible, infrared, labels))
         return Sample(
             self._photometric(visible.as_subclass(Tensor)),
             self._photometric(infrared.as_subclass(Tensor)),

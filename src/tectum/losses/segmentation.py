@@ -1,4 +1,6 @@
-"""Losses of the label map."""
+"""Losses of the label map, and the binary and boundary maps that are made from it."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -32,3 +34,118 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     """Weighted mean cross-entropy over the labelled pixels, 0 if there are none. Arguments as `cross_entropy_sum`."""
     total, weight = cross_entropy_sum(logits, labels, weights)
     return total / torch.clamp(weight, min=torch.finfo(weight.dtype).tiny)
+
+
+def ohem_sum(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, threshold: float = 0.75, minimum: int = 65536
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy over the hard pixels only: online hard example mining as in PSFusion and MAFS.
+
+    Hard are the labelled pixels whose true class is predicted with less than `threshold`; where fewer than `minimum`
+    are, the `minimum` hardest count, and all of them where no more than that are labelled. The released loss fails on
+    such a batch. The plain cross-entropy chooses the pixels, since the threshold is a probability; the class weights
+    only weigh what was chosen.
+
+    Args:
+        logits: (B, K, H, W).
+        labels: (B, H, W) int64, class ids or 255 = ignore.
+        weights: (K,) class weights, or None for 1 each.
+        threshold: probability in (0, 1] from which on a pixel is easy.
+        minimum: pixels to keep at least, of the batch of this process; 65536 is one crop of 256 x 256 (PSFusion).
+
+    Returns:
+        (sum of the kept losses, sum of their weights), scalars, as `cross_entropy_sum`; (0, 0) without labels.
+    """
+    labelled = labels != IGNORE
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")[labelled]
+    classes = labels[labelled]
+    if losses.numel() > minimum:
+        hard = losses.detach() > -math.log(threshold)
+        # Sorting out the hardest costs much more than the comparison, and late in training is what happens.
+        kept = hard if hard.sum() >= minimum else losses.detach().topk(minimum, sorted=False).indices
+        losses, classes = losses[kept], classes[kept]
+    chosen = torch.ones_like(losses) if weights is None else weights[classes]
+    return (losses * chosen).sum(), chosen.sum()
+
+
+def lovasz_softmax_sum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Lovász-softmax loss per image, summed over the images that have labels.
+
+    The convex surrogate of 1 - IoU of Berman et al., "The Lovász-Softmax loss" (CVPR 2018): the mean over the classes
+    that occur in the image, ignored pixels left out.
+
+    Args:
+        logits: (B, K, H, W).
+        labels: (B, H, W) int64, class ids or 255 = ignore.
+
+    Returns:
+        (sum over the images of their losses, each in [0, 1], number of images with a labelled pixel), scalars.
+    """
+    total = logits[:0].sum()  # 0 that hangs on the graph
+    images = 0
+    for scores, truth in zip(logits, labels, strict=True):
+        labelled = truth != IGNORE
+        truth = truth[labelled]
+        present = truth.unique()
+        if len(present) == 0:
+            continue
+        foreground = truth == present[:, None]
+        probabilities = scores[:, labelled].softmax(0)[present]
+        errors, order = (foreground.to(probabilities.dtype) - probabilities).abs().sort(dim=1, descending=True)
+        total = total + (errors * _jaccard_steps(foreground.gather(1, order))).sum(1).mean()
+        images += 1
+    return total, total.new_tensor(images)
+
+
+def _jaccard_steps(foreground: Tensor) -> Tensor:
+    """By how much the Jaccard loss grows when the pixels are mispredicted one after the other.
+
+    (classes, pixels) bool, each row with at least one True -> (classes, pixels) float, each row summing to 1. With
+    I and U the intersection and union after a pixel, a lost foreground pixel adds 1 / U and a background pixel that is
+    taken in I / (U - 1) - I / U: written out, where the difference of two losses near 1 would cancel.
+    """
+    size = foreground.sum(1, keepdim=True)
+    intersection = size - foreground.cumsum(1)
+    union = size + (~foreground).cumsum(1)
+    background_step = intersection / (union * (union - 1).clamp(min=1))
+    return torch.where(foreground, 1 / union, background_step)
+
+
+def binary_target(labels: Tensor) -> Tensor:
+    """Foreground map of a label map: 1 for a class, 0 for class 0 (background), 255 stays.
+
+    Args:
+        labels: (B, H, W) int64, class ids or 255 = ignore.
+
+    Returns:
+        (B, H, W) int64 of 0, 1 and 255.
+    """
+    return (labels != 0).to(labels.dtype).masked_fill(labels == IGNORE, IGNORE)
+
+
+def boundary_target(labels: Tensor, radius: int = 3) -> Tensor:
+    """Boundary map of a label map: 1 where two classes meet within `radius` pixels, else 0.
+
+    A pixel is boundary where its square neighbourhood of 2 * radius + 1 pixels, cut at the image's edge, holds two
+    classes. Ignored pixels are no class, so that the edge of an ignored region is not a boundary. An ignored pixel is
+    boundary like any other where two classes are around it, since whichever class it were, another one is near;
+    elsewhere it stays ignored.
+
+    The default radius is the one whose share of boundary pixels fits the class weights published for this map, 1.4459
+    and 23.7228: by their rule 1 / ln(1.02 + share), 2.3 % of the pixels are boundary. Over consensus label maps of 95
+    training pairs of MSRS, radius 1, 2, 3 and 4 give 0.6, 1.2, 2.0 and 2.7 %, with 6.5 % foreground where the
+    published 10.2388 implies 8.3 %.
+
+    Args:
+        labels: (B, H, W) int64, class ids or 255 = ignore.
+        radius: pixels, at least 1.
+
+    Returns:
+        (B, H, W) int64 of 0, 1 and 255.
+    """
+    ignored = labels == IGNORE
+    ids = labels.float()
+    highest = F.max_pool2d(ids.masked_fill(ignored, -1), 2 * radius + 1, stride=1, padding=radius)
+    lowest = -F.max_pool2d(-ids, 2 * radius + 1, stride=1, padding=radius)  # 255 is above every class
+    boundary = highest > lowest
+    return boundary.to(labels.dtype).masked_fill(ignored & ~boundary, IGNORE)

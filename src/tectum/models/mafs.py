@@ -30,6 +30,7 @@ from tectum.models.base import FusionSegmenter, Output
 from tectum.models.layers.invertible import InvertibleBlock
 
 Gate = Literal["paired", "first"]
+Reconstruction = Literal["separate", "shared"]
 
 PRESETS: dict[str, dict[str, str]] = {f"mafs_{size}": {"backbone": size} for size in RESNET_WIDTHS}
 
@@ -88,7 +89,9 @@ class DynamicExtraction(nn.Module):
         if self.gate == "first":
             agreement_v = agreement_v[:, :1]
         gate = torch.sigmoid(self.temperature * agreement_v * agreement_t)[:, :, None, None]
-        agreeing = self.depthwise(torch.cat((gate * visible, gate * infrared), dim=1))
+        both = torch.cat((gate * visible, gate * infrared), dim=1)
+        # Channels last: oneDNN has no fast kernel for groups of two channels in the usual layout.
+        agreeing = self.depthwise(both.contiguous(memory_format=torch.channels_last))
         weights = torch.sigmoid(self.recalibration(agreeing.amax(dim=(2, 3))))[:, :, None, None]
         weight_v, weight_t = weights.chunk(2, dim=1)
         visible = visible * (1 - gate + gate * weight_v)
@@ -575,11 +578,15 @@ class MAFS(FusionSegmenter):
             stages.append(attention(visible, infrared))
         return FusedFeatures(full, half, stages)
 
+    def refine(self, features: FusedFeatures) -> tuple[Tensor, Tensor]:
+        """Feature of the fused image (B, 32, H, W), and the detail feature (B, 32, H/2, W/2) that `segment` uses."""
+        detail = self.heterogeneous_half(features.half, features.stages[0])
+        return self.refinement(self.heterogeneous_full(features.full, detail)), detail
+
     def fuse_image(self, features: FusedFeatures) -> tuple[Tensor, Tensor]:
         """Fused luminance (B, 1, H, W) in [0, 1], and the detail feature (B, 32, H/2, W/2) that `segment` uses."""
-        detail = self.heterogeneous_half(features.half, features.stages[0])
-        x = self.refinement(self.heterogeneous_full(features.full, detail))
-        return self.fusion_decoder(x), detail
+        refined, detail = self.refine(features)
+        return self.fusion_decoder(refined), detail
 
     def segment(
         self, features: FusedFeatures, detail: Tensor, auxiliary: bool = False
@@ -596,3 +603,68 @@ class MAFS(FusionSegmenter):
         fused, detail = self.fuse_image(features)
         logits, aux = self.segment(features, detail, self.training if auxiliary is None else auxiliary)
         return Output(fused, logits, aux)
+
+    def encoder_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters by name that encode, which masked pretraining trains: all but the decoders'.
+
+        The pixel decoder, although in the segmentation decoder, counts as encoding.
+        """
+        return {name: p for name, p in self.named_parameters() if _encodes(name)}
+
+    def initialise(self, pretrained: "MAFS") -> None:
+        """Copy what encodes (parameters and statistics) from a pretrained network, whatever its classes.
+
+        Raises:
+            ConfigError: when the two networks differ in size.
+        """
+        if pretrained.arguments["backbone"] != self.arguments["backbone"]:
+            raise ConfigError(
+                f"the pretrained network is {pretrained.architecture}, but {self.architecture} is to be trained: "
+                "pretrain one of the same size"
+            )
+        state = {key: value for key, value in pretrained.state_dict().items() if _encodes(key)}
+        self.load_state_dict(self.state_dict() | state)
+
+
+def _encodes(name: str) -> bool:
+    decoders = ("fusion_decoder.", "segmentation_decoder.")
+    return name.startswith("segmentation_decoder.pixel_decoder.") or not name.startswith(decoders)
+
+
+class MaskedAutoencoder(nn.Module):
+    """Stage I of MAFS: the network's encoder, trained to show both images from a pair with hidden patches.
+
+    Args:
+        model: the network to pretrain.
+        decoder: "separate", a small decoder of its own that reads the refined detail feature and the finest level of
+            the pixel decoder, which all encoder stages feed, and shows both images; or "shared", as released: the fused
+            image stands for both, so it has to show the infrared image on some patches and the visible one on others,
+            and no gradient reaches the encoders beyond 1/4 of the size.
+
+    Shape:
+        visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1] -> luminance and infrared image, each (B, 1, H, W) in
+        [0, 1].
+    """
+
+    def __init__(self, model: MAFS, decoder: Reconstruction = "separate") -> None:
+        super().__init__()
+        self.model = model
+        self.decoder = decoder
+        if decoder == "separate":
+            width = FUSION_WIDTH
+            self.projection = nn.Conv2d(SEMANTIC_WIDTH, width, 1, bias=False)
+            self.prediction = nn.Sequential(
+                _convolution(2 * width, width, 3, nn.ReLU), nn.Conv2d(width, 2, 3, padding=1)
+            )
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        self.model.check_inputs(visible, infrared)
+        features = self.model.encode(visible, infrared)
+        if self.decoder == "shared":
+            image, _ = self.model.fuse_image(features)
+            return image, image
+        shallow, _ = self.model.refine(features)
+        deep = self.projection(self.model.segmentation_decoder.pixel_decoder(features.stages)[-1])
+        deep = _resize(deep, shallow.shape[-2:], align_corners=False)
+        images = torch.sigmoid(self.prediction(torch.cat((shallow, deep), dim=1)))
+        return images[:, :1], images[:, 1:]

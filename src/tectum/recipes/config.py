@@ -42,6 +42,7 @@ class AugmentationConfig(Section):
     scale: tuple[float, float] = (1.0, 1.0)
     foreground: float = Field(0.0, ge=0, le=1)
     flip: float = Field(0.0, ge=0, le=1)
+    turn: float = Field(0.0, ge=0, le=1)
     brightness: float = Field(0.0, ge=0, lt=1)
     gamma: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
@@ -67,21 +68,31 @@ class DataConfig(Section):
     workers: int = Field(1, ge=0)
 
 
+class ModelConfig(Section):
+    """Network: `name` and `arguments` go to `tectum.create_model`; the number of classes comes from the data."""
+
+    name: str
+    arguments: dict[str, Any] = Field({})
+
+
 class OptimiserConfig(Section):
     """Optimiser of the full steps.
 
     Attributes:
-        name: "adam" or "adamw".
-        schedule: "constant", or "cosine" down to zero at the last step.
-        warmup_steps: linear warm-up before the schedule.
+        name: "adam", "adamw", or "sgd" with `momentum`.
+        schedule: "constant", "cosine" down to zero at the last step, or "poly", (1 - done)^0.9.
+        warmup_steps: warm-up before the schedule: linear from zero or, if `warmup_from` is set, exponential from that
+            learning rate.
         gradient_clip: largest gradient norm; None does not clip.
     """
 
-    name: Literal["adam", "adamw"] = "adamw"
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
     lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "poly"] = "constant"
     warmup_steps: int = Field(0, ge=0)
+    warmup_from: float | None = Field(None, gt=0)
     gradient_clip: float | None = None
 
 
@@ -94,7 +105,6 @@ class RunConfig(Section):
         batch: pairs per step, over all processes together.
         ema: decay of the exponential moving average of the weights, which is then validated and saved; 0 for none.
         precision: "float32", or "bf16" for mixed precision.
-        monitor: validation score by which the best checkpoint is chosen, higher is better.
         validate_every: epochs between validations.
         checkpoint_minutes: longest time between two checkpoints.
         log_every: steps between two lines of the log.
@@ -105,10 +115,19 @@ class RunConfig(Section):
     batch: int = Field(ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
     precision: Precision = "float32"
-    monitor: Literal["miou", "qabf", "mi", "vif"] = "miou"
     validate_every: int = Field(1, ge=1)
     checkpoint_minutes: float = Field(3.0, gt=0)
     log_every: int = Field(20, ge=1)
+
+
+class ScoredRunConfig(RunConfig):
+    """Of a recipe whose network fuses and segments.
+
+    Attributes:
+        monitor: validation score by which the best checkpoint is chosen, higher is better.
+    """
+
+    monitor: Literal["miou", "qabf", "mi", "vif"] = "miou"
 
 
 def read_config(kind: type[BaseModel], path: str | Path, overrides: list[str] | None = None) -> Any:

@@ -21,9 +21,11 @@ from pickle import UnpicklingError
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
+from PIL import Image
 from pydantic import BaseModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -124,24 +126,30 @@ def place(model: Model, accelerator: Accelerator) -> Model:
 
 
 def make_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Adam or AdamW; weight decay spares biases, norm scales and other vectors."""
+    """The optimiser of the config; weight decay spares biases, norm scales and other vectors."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr)
 
 
 def set_learning_rate(optimiser: Optimizer, config: OptimiserConfig, step: int, total: int) -> float:
-    """Set and return the learning rate of `step` (from 0) of `total`: linear warm-up, then the schedule."""
+    """Set and return the learning rate of `step` (from 0) of `total`: the warm-up, then the schedule."""
     factor = 1.0
-    if step < config.warmup_steps:
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    if step < config.warmup_steps and config.warmup_from is not None:
+        factor = (config.warmup_from / config.lr) ** (1 - step / config.warmup_steps)
+    elif step < config.warmup_steps:
         factor = (step + 1) / config.warmup_steps
     elif config.schedule == "cosine":
-        done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
         factor = (1 + math.cos(math.pi * done)) / 2
+    elif config.schedule == "poly":
+        factor = (1 - done) ** 0.9
     for group in optimiser.param_groups:
         group["lr"] = config.lr * factor
     return config.lr * factor
@@ -296,7 +304,10 @@ class Session:
             self.board.close()
 
     def log(self, step: int, epoch: int, terms: Mapping[str, Tensor], learning_rate: float) -> None:
-        """Add the loss terms of a step; every `log_every` steps write their means over steps and processes."""
+        """Add the loss terms of a step; every `log_every` steps write their means over steps and processes.
+
+        A name with a slash ("weight/fusion") is a curve of its own group, not a loss.
+        """
         every = self.run_config.log_every
         for name, term in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + term.item()
@@ -310,25 +321,37 @@ class Session:
         if not all(math.isfinite(value) for value in means.values()):
             raise TrainingDivergedError(step, means, self.directory)
         record = {"step": step + 1, "epoch": epoch, "seconds": self._seconds(), "lr": learning_rate, **means}
-        self._write(record, {f"loss/{name}": value for name, value in means.items()} | {"lr": learning_rate})
+        curves = {name if "/" in name else f"loss/{name}": value for name, value in means.items()}
+        self._write(record, curves | {"lr": learning_rate})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         self.progress.update(self.task, description=shown)
         if self.progress.disable and self.main:
             print(f"step {step + 1}/{self.total}  {shown}", file=sys.stderr, flush=True)
 
-    def validate(self, step: int, epoch: int, model: nn.Module, pairs: Sequence[PairPaths]) -> None:
-        """Score `model` on `pairs`, log, and keep it as `best` when the monitored score is the highest so far."""
+    def log_validation(self, step: int, epoch: int, scores: Mapping[str, float]) -> None:
+        """Write the scores of a validation."""
+        self._write(
+            {"step": step + 1, "epoch": epoch, "seconds": self._seconds(), "validation": dict(scores)},
+            {f"validation/{name}": value for name, value in scores.items()},
+        )
+
+    def log_picture(self, step: int, name: str, picture: Image.Image) -> None:
+        """Keep a picture as `pictures/NAME_STEP.png`, and in TensorBoard."""
+        if self.main:
+            with atomic_path(self.directory / "pictures" / f"{name}_{step + 1:06d}.png") as temporary:
+                picture.save(temporary)
+            self.board.add_image(name, np.asarray(picture), step + 1, dataformats="HWC")
+
+    def validate(self, step: int, epoch: int, model: nn.Module, pairs: Sequence[PairPaths], monitor: str) -> None:
+        """Score `model` on `pairs`, log, and keep it as `best` when the score `monitor` is the highest so far."""
         assert isinstance(model, FusionSegmenter)
         if self.main and pairs:
             scores = validation_scores(model, pairs)
-            self._write(
-                {"step": step + 1, "epoch": epoch, "seconds": self._seconds(), "validation": scores},
-                {f"validation/{name}": value for name, value in scores.items()},
-            )
-            score = scores.get(self.run_config.monitor)
+            self.log_validation(step, epoch, scores)
+            score = scores.get(monitor)
             if score is None:
                 raise ConfigError(
-                    f"run.monitor is {self.run_config.monitor}, but no validation pair has labels: "
+                    f"run.monitor is {monitor}, but no validation pair has labels: "
                     "monitor qabf, mi or vif, or validate on labelled pairs"
                 )
             if score > self.best:

@@ -12,7 +12,7 @@ with the cross-entropy. The backbone is not touched by meta steps: its features 
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -31,21 +31,19 @@ from tectum.models.base import luminance
 from tectum.models.original import load_backbone
 from tectum.models.virmfs import ViRMFS
 from tectum.recipes import run
-from tectum.recipes.config import DataConfig, OptimiserConfig, Precision, RunConfig, Section
+from tectum.recipes.config import DataConfig, ModelConfig, OptimiserConfig, Precision, ScoredRunConfig, Section
 
 Branch = Literal["fusion", "segmentation"]
 
 
-class ModelConfig(Section):
+class VirmfsModelConfig(ModelConfig):
     """Network.
 
     Attributes:
-        name, arguments: go to `tectum.create_model`.
         backbone_weights: a file written by `tectum models convert`, to start from.
     """
 
     name: str = "virmfs_b0"
-    arguments: dict[str, Any] = Field({})
     backbone_weights: Path | None = None
 
 
@@ -86,13 +84,13 @@ class VirmfsConfig(Section):
         second_full_step: whether each batch gets the second full step of the published recipe.
     """
 
-    model: ModelConfig = ModelConfig()
+    model: VirmfsModelConfig = VirmfsModelConfig()
     data: DataConfig
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig
     meta: MetaConfig = MetaConfig()
     second_full_step: bool = True
-    run: RunConfig
+    run: ScoredRunConfig
 
 
 def meta_branch(config: MetaConfig, epoch: int) -> Branch | None:
@@ -288,7 +286,7 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
                 average.update_parameters(model)
             session.log(step, epoch, terms, learning_rate)
             if (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total:
-                session.validate(step, epoch, evaluated, validation)
+                session.validate(step, epoch, evaluated, validation, config.run.monitor)
             session.checkpoint_if_due(step)
         session.finish(evaluated)
     return directory / "last"

@@ -1,0 +1,317 @@
+"""The `mafs_joint` recipe: stage II of MAFS, fusion and segmentation trained together from the pretrained encoder.
+
+    L = w_f L_f + w_s L_s
+    L_f = a gradient + b intensity
+    L_s = semantic + Σ auxiliary semantic + binary + boundary + distillation, each with its weight
+
+The gradient term draws the fused image to the stronger edge in either direction, the intensity term to one source per
+pixel, infrared where it varies more or is salient. The segmentation terms look at the logits and at the six auxiliary
+outputs: three semantic ones, two of foreground against background (1/8, 1/16) and one of class boundaries (1/4), whose
+targets are made from the labels of the batch. The distillation term compares the logits, channel by channel, with
+those of a frozen teacher that sees the current fused image in place of the visible one. The weights w_f and w_s follow
+how far each task has come (`tectum.losses.balance`).
+
+The training code of MAFS is not public. Terms, weights and schedule of the defaults are those of PSFusion, from which
+the released network and losses derive; which auxiliary output gets which target follows CAINet, from which the heads
+derive; the dynamic weights are this library's reading of the paper's max-min fairness.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+from torch import Tensor
+
+from tectum.data.datasets import dataset_info
+from tectum.data.pair import IGNORE
+from tectum.data.transforms import PairDataset, Sample
+from tectum.errors import ConfigError
+from tectum.losses.balance import TaskBalance
+from tectum.losses.distillation import channel_distillation
+from tectum.losses.fusion import (
+    directional_gradient_loss,
+    intensity_loss,
+    saliency_mask,
+    selected_intensity_loss,
+)
+from tectum.losses.segmentation import (
+    binary_target,
+    boundary_target,
+    cross_entropy_sum,
+    lovasz_softmax_sum,
+    ohem_sum,
+)
+from tectum.models import create_model, load
+from tectum.models.base import FusionSegmenter, luminance
+from tectum.models.mafs import MAFS
+from tectum.recipes import run
+from tectum.recipes.config import DataConfig, ModelConfig, OptimiserConfig, Precision, ScoredRunConfig, Section
+
+
+class FusionLossConfig(Section):
+    """Weights of the fusion terms.
+
+    Attributes:
+        gradient: weight of `directional_gradient_loss`.
+        intensity: weight of the intensity term.
+        target: of the intensity term: "selected", one source per pixel (MAFS), or "maximum", the brighter one
+            (ViR-MFS).
+    """
+
+    gradient: float = Field(10.0, ge=0)
+    intensity: float = Field(10.0, ge=0)
+    target: Literal["selected", "maximum"] = "selected"
+
+
+class SegmentationLossConfig(Section):
+    """Weights of the segmentation terms.
+
+    Attributes:
+        kind: loss of the semantic outputs: "ohem", "cross_entropy" or "lovasz".
+        semantic: weight of that loss on the logits.
+        auxiliary: on each of the three semantic auxiliary outputs.
+        binary: of the cross-entropy on the two foreground outputs, their mean.
+        boundary: of the cross-entropy on the boundary output.
+        class_weights: of the semantic classes, not used by "lovasz"; None: 1 each.
+        binary_weights, boundary_weights: of the classes (no, yes) of these two-class maps.
+    """
+
+    kind: Literal["ohem", "cross_entropy", "lovasz"] = "ohem"
+    semantic: float = Field(10.0, ge=0)
+    auxiliary: float = Field(5.0, ge=0)
+    binary: float = Field(10.0, ge=0)
+    boundary: float = Field(10.0, ge=0)
+    class_weights: list[float] | None = None
+    binary_weights: tuple[float, float] = (1.5121, 10.2388)
+    boundary_weights: tuple[float, float] = (1.4459, 23.7228)
+
+
+class TeacherConfig(Section):
+    """Frozen segmenter of the fused image.
+
+    Attributes:
+        model: goes to `tectum.load`: shipped weights or a directory; with the same classes.
+        weight: of the distillation term.
+        temperature: of the softmax over positions.
+    """
+
+    model: str
+    weight: float = Field(3.0, ge=0)
+    temperature: float = Field(4.0, gt=0)
+
+
+class BalanceConfig(Section):
+    """Arguments of `tectum.losses.balance.TaskBalance`."""
+
+    kind: Literal["max_min", "equal", "softmax"] = "max_min"
+    decay: float = Field(0.99, ge=0, lt=1)
+    reference_steps: int = Field(20, ge=1)
+    temperature: float = Field(1.0, gt=0)
+
+
+class MafsJointConfig(Section):
+    """Config of the `mafs_joint` recipe.
+
+    Attributes:
+        pretrained: directory written by `mafs_pretrain`, to start the encoder from; None starts from `model` as it is.
+        teacher: None trains without distillation.
+    """
+
+    model: ModelConfig = ModelConfig(name="mafs_r152")
+    pretrained: Path | None = None
+    data: DataConfig
+    fusion: FusionLossConfig = FusionLossConfig()
+    segmentation: SegmentationLossConfig = SegmentationLossConfig()
+    teacher: TeacherConfig | None = None
+    balance: BalanceConfig = BalanceConfig()
+    optimiser: OptimiserConfig
+    run: ScoredRunConfig
+
+
+def fusion_terms(fused: Tensor, batch: Sample, config: FusionLossConfig) -> dict[str, Tensor]:
+    """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""
+    light, infrared = luminance(batch.visible), batch.infrared
+    if config.target == "maximum":
+        intensity = intensity_loss(fused, light, infrared)
+    else:
+        intensity = selected_intensity_loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
+    return {
+        "gradient": config.gradient * directional_gradient_loss(fused, light, infrared),
+        "intensity": config.intensity * intensity,
+    }
+
+
+def segmentation_terms(
+    logits: Tensor,
+    aux: dict[str, Tensor],
+    labels: Tensor,
+    config: SegmentationLossConfig,
+    class_weights: Tensor | None,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """Terms of L_s but for the distillation, each with its weight, 0 where no pixel of the batch is labelled.
+
+    Args:
+        logits: (B, K, H, W).
+        aux: the auxiliary outputs of `MAFS`.
+        labels: (B, H, W) int64, 255 = ignore.
+        config: kinds and weights.
+        class_weights: (K,) or None.
+        accelerator: means are taken over the pixels of all processes.
+    """
+
+    def semantic(scores: Tensor) -> Tensor:
+        if config.kind == "lovasz":
+            total, weight = lovasz_softmax_sum(scores.float(), labels)
+        else:
+            loss = ohem_sum if config.kind == "ohem" else cross_entropy_sum
+            total, weight = loss(scores.float(), labels, class_weights)
+        return run.mean_over_processes(total, weight, accelerator)
+
+    def two_class(scale: int, target: Tensor, weights: tuple[float, float]) -> Tensor:
+        scores = aux[f"two_class_{scale}"].float()
+        return run.mean_over_processes(*cross_entropy_sum(scores, target, scores.new_tensor(weights)), accelerator)
+
+    foreground, boundary = binary_target(labels), boundary_target(labels)
+    auxiliary = torch.stack([semantic(aux[f"semantic_{scale}"]) for scale in (4, 8, 16)]).sum()
+    binary = torch.stack([two_class(scale, foreground, config.binary_weights) for scale in (8, 16)]).mean()
+    return {
+        "semantic": config.semantic * semantic(logits),
+        "auxiliary": config.auxiliary * auxiliary,
+        "binary": config.binary * binary,
+        "boundary": config.boundary * two_class(4, boundary, config.boundary_weights),
+    }
+
+
+def distillation_term(
+    logits: Tensor, fused: Tensor, batch: Sample, teacher: FusionSegmenter, config: TeacherConfig, precision: Precision
+) -> Tensor:
+    """Weighted distance of the logits to the teacher's on the labelled pairs of the batch; 0 if there are none."""
+    labelled = (batch.labels != IGNORE).flatten(1).any(dim=1)
+    if not labelled.any():
+        return logits.new_zeros(())
+    visible, infrared = batch.visible[labelled], batch.infrared[labelled]
+    with torch.no_grad(), torch.autocast(fused.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        # The fused image in colour, as users see it.
+        coloured = (visible + fused[labelled].clamp(0, 1) - luminance(visible)).clamp(0, 1)
+        target = teacher(coloured, infrared).logits.float()
+    return config.weight * channel_distillation(logits[labelled], target, config.temperature)
+
+
+def joint_step(
+    model: MAFS,
+    batch: Sample,
+    config: MafsJointConfig,
+    class_weights: Tensor | None,
+    teacher: FusionSegmenter | None,
+    balance: TaskBalance,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """Leave the gradient of L, averaged over all processes, in the parameters.
+
+    Returns:
+        The terms before the task weights are applied, and the task weights "weight/fusion", "weight/segmentation".
+    """
+    with run.autocast(config.run.precision, accelerator):
+        output = model(batch.visible, batch.infrared)
+    fused, logits = output.fused.float(), output.logits.float()
+    fusion = fusion_terms(fused, batch, config.fusion)
+    segmentation = segmentation_terms(logits, output.aux, batch.labels, config.segmentation, class_weights, accelerator)
+    if teacher is not None and config.teacher is not None:
+        segmentation["distillation"] = distillation_term(
+            logits, fused, batch, teacher, config.teacher, config.run.precision
+        )
+    losses = torch.stack([torch.stack(list(terms.values())).sum() for terms in (fusion, segmentation)])
+    labelled = (batch.labels != IGNORE).any().float()
+    *values, any_labels = accelerator.reduce(torch.cat((losses.detach(), labelled[None])), "mean").tolist()
+    tasks = dict(zip(("fusion", "segmentation"), values, strict=True))
+    weights = balance.update(tasks if any_labels else {"fusion": tasks["fusion"]})
+    model.zero_grad(set_to_none=True)
+    (weights["fusion"] * losses[0] + weights["segmentation"] * losses[1]).backward()
+    run.average_gradients(model.parameters(), accelerator)
+    terms = {name: term.detach() for name, term in (fusion | segmentation).items()}
+    return terms | {f"weight/{name}": torch.tensor(weight) for name, weight in weights.items()}
+
+
+def load_teacher(config: TeacherConfig | None, classes: int, accelerator: Accelerator) -> FusionSegmenter | None:
+    """The frozen teacher, in eval mode on this process's device.
+
+    Raises:
+        ConfigError: when it knows other classes.
+    """
+    if config is None:
+        return None
+    teacher = load(config.model)
+    if teacher.classes != classes:
+        raise ConfigError(
+            f"teacher.model '{config.model}' has {teacher.classes} classes, but {classes} are to be learned: "
+            "name a teacher trained on the same classes, or none"
+        )
+    return teacher.requires_grad_(False).to(accelerator.device)
+
+
+def train(config: MafsJointConfig, directory: Path) -> Path:
+    """Train, or go on where the checkpoint in `directory` stands.
+
+    Args:
+        config: checked configuration.
+        directory: of the run: config, environment, logs, checkpoint, and the models `best` and `last`.
+
+    Returns:
+        The directory of the last model.
+
+    Raises:
+        ConfigError, InputError: for data or settings that do not fit.
+    """
+    accelerator = run.make_accelerator(config.run)
+    info = dataset_info(config.data.classes_of)
+    classes = len(info.classes)
+    table, validation = run.training_tables(config.data, config.run)
+    torch.manual_seed(config.run.seed)
+    model = create_model(config.model.name, classes=classes, **config.model.arguments)
+    if not isinstance(model, MAFS):
+        raise ConfigError(f"the recipe mafs_joint trains the mafs_* networks, not '{config.model.name}'")
+    if config.pretrained is not None:
+        pretrained = load(config.pretrained)
+        if not isinstance(pretrained, MAFS):
+            raise ConfigError(f"pretrained must be a network of mafs_pretrain, but '{config.pretrained}' is none")
+        model.initialise(pretrained)
+    model.metadata |= run.class_metadata(info)
+    model = run.place(model, accelerator)
+    teacher = load_teacher(config.teacher, classes, accelerator)
+
+    class_weights = run.class_weights(config.segmentation.class_weights, info, accelerator.device)
+    balance = TaskBalance(
+        config.balance.kind,
+        ("fusion", "segmentation"),
+        config.balance.decay,
+        config.balance.reference_steps,
+        config.balance.temperature,
+    )
+    optimiser = run.make_optimiser(config.optimiser, model.parameters())
+    average = run.make_average(model, config.run.ema)
+    evaluated = model if average is None else average.module
+    state = {"model": model, "optimiser": optimiser, "average": average, "balance": balance}
+
+    steps_per_epoch = len(table) // config.run.batch
+    total = config.run.epochs * steps_per_epoch
+    with run.Session(config, config.run, directory, state, total, accelerator) as session:
+        dataset = PairDataset(table, classes, run.make_augmentation(config.data.augmentation))
+        for step, batch in run.batches(
+            dataset, config.run, range(session.first_step, total), config.data.workers, accelerator
+        ):
+            epoch = step // steps_per_epoch
+            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
+            terms = joint_step(model, batch, config, class_weights, teacher, balance, accelerator)
+            run.clip_and_step(optimiser, config.optimiser)
+            run.average_buffers(model, accelerator)
+            if average is not None:
+                average.update_parameters(model)
+            session.log(step, epoch, terms, learning_rate)
+            if (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total:
+                session.validate(step, epoch, evaluated, validation, config.run.monitor)
+            session.checkpoint_if_due(step)
+        session.finish(evaluated)
+    return directory / "last"

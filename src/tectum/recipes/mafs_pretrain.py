@@ -1,0 +1,193 @@
+"""The `mafs_pretrain` recipe: stage I of MAFS, a masked autoencoder of both modalities.
+
+Patches of either image are hidden under noise, never the same patch in both, and the network shows what was hidden:
+
+    L = Σ over modalities m of   a mean |r_m - t_m| h_m + b mean |∇²r_m - ∇²t_m| h_m
+
+with the reconstruction r, the luminance or infrared image t, and h = 1 where m was hidden (a = b = 5 as released). Two
+things differ from the release unless the config asks for them: each modality has a reconstruction of its own, from
+features of every depth, where the release has one image for both that only shallow layers feed (`decoder: shared`); and
+a sample's gradient term is masked by its own patches alone (`mix_batch: true`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from tectum.data.datasets import dataset_info
+from tectum.data.masking import MaskedPair, mask_pair
+from tectum.data.pair import PairPaths
+from tectum.data.transforms import PairDataset, Sample, derive_seed
+from tectum.errors import ConfigError
+from tectum.losses.reconstruction import reconstruction_losses
+from tectum.models import create_model
+from tectum.models.base import luminance
+from tectum.models.mafs import MAFS, MaskedAutoencoder, Reconstruction
+from tectum.recipes import run
+from tectum.recipes.config import (
+    AugmentationConfig,
+    DataConfig,
+    ModelConfig,
+    OptimiserConfig,
+    Precision,
+    RunConfig,
+    Section,
+)
+from tectum.viz.panel import grid
+
+
+class ReconstructionConfig(Section):
+    """Masks, decoder and loss.
+
+    Attributes:
+        patch: side of the hidden patches in pixels.
+        decoder: "separate" or "shared", see `tectum.models.mafs.MaskedAutoencoder`.
+        mix_batch: mask the gradient terms as the release does, see `tectum.losses.reconstruction`.
+        intensity, gradient: weights of the two terms.
+    """
+
+    patch: int = Field(32, ge=1)
+    decoder: Reconstruction = "separate"
+    mix_batch: bool = False
+    intensity: float = Field(5.0, ge=0)
+    gradient: float = Field(5.0, ge=0)
+
+
+class MafsPretrainConfig(Section):
+    """Config of the `mafs_pretrain` recipe. Labels only serve foreground-centred crops and `data.holdout`."""
+
+    model: ModelConfig = ModelConfig(name="mafs_r152")
+    data: DataConfig
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    optimiser: OptimiserConfig
+    run: RunConfig
+
+
+def reconstruction_terms(
+    shown: tuple[Tensor, Tensor], batch: Sample, masked: MaskedPair, config: ReconstructionConfig
+) -> dict[str, Tensor]:
+    """Weighted loss terms of the two reconstructions (each (B, 1, H, W)), by "modality_term"."""
+    targets = (luminance(batch.visible), batch.infrared)
+    terms = {}
+    for name, image, target, hidden in zip(("visible", "infrared"), shown, targets, masked[2:], strict=True):
+        losses = reconstruction_losses(image.float(), target, hidden, config.mix_batch)
+        terms[f"{name}_intensity"] = config.intensity * losses["intensity"]
+        terms[f"{name}_gradient"] = config.gradient * losses["gradient"]
+    return terms
+
+
+def pretraining_step(
+    autoencoder: MaskedAutoencoder,
+    batch: Sample,
+    config: ReconstructionConfig,
+    accelerator: Accelerator,
+    precision: Precision = "float32",
+) -> dict[str, Tensor]:
+    """Leave the gradient of L, averaged over all processes, in the parameters; return the weighted loss terms."""
+    masked = mask_pair(batch.visible, batch.infrared, config.patch)
+    with run.autocast(precision, accelerator):
+        shown = autoencoder(masked.visible, masked.infrared)
+    terms = reconstruction_terms(shown, batch, masked, config)
+    autoencoder.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()
+    run.average_gradients(autoencoder.parameters(), accelerator)
+    return {name: term.detach() for name, term in terms.items()}
+
+
+@torch.no_grad()
+def validate(
+    autoencoder: nn.Module, pairs: Sequence[PairPaths], config: MafsPretrainConfig, accelerator: Accelerator
+) -> tuple[dict[str, float], Image.Image]:
+    """Mean loss terms over `pairs`, and a picture of the first four.
+
+    Crops and masks are the same at every call. The picture's columns: visible and infrared image, both as the network
+    gets them, both as it shows them, with what was not hidden taken from the images.
+    """
+    augmentation = AugmentationConfig(crop=config.data.augmentation.crop)
+    dataset = PairDataset(pairs, len(dataset_info(config.data.classes_of).classes), run.make_augmentation(augmentation))
+    sums: dict[str, float] = {}
+    rows: list[list[np.ndarray]] = []
+    training = autoencoder.training
+    autoencoder.eval()
+    for index in range(len(pairs)):
+        batch = Sample(*(x[None].to(accelerator.device) for x in dataset[index, derive_seed(index)]))
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(index))
+            masked = mask_pair(batch.visible, batch.infrared, config.reconstruction.patch)
+        shown = autoencoder(masked.visible, masked.infrared)
+        for name, term in reconstruction_terms(shown, batch, masked, config.reconstruction).items():
+            sums[name] = sums.get(name, 0.0) + term.item() / len(pairs)
+        if len(rows) < 4:
+            filled = [
+                torch.where(hidden > 0, image, target)
+                for image, target, hidden in zip(
+                    shown, (luminance(batch.visible), batch.infrared), masked[2:], strict=True
+                )
+            ]
+            images = (batch.visible, batch.infrared, masked.visible, masked.infrared, *filled)
+            rows.append([image[0].permute(1, 2, 0).squeeze(-1).cpu().numpy() for image in images])
+    autoencoder.train(training)
+    captions = ("visible", "infrared", "masked visible", "masked infrared", "shown visible", "shown infrared")
+    return sums, grid(rows, captions)
+
+
+def train(config: MafsPretrainConfig, directory: Path) -> Path:
+    """Pretrain, or go on where the checkpoint in `directory` stands.
+
+    Args:
+        config: checked configuration.
+        directory: of the run: config, environment, logs, checkpoint, pictures, and the network `last`, from which
+            `mafs_joint` starts (`pretrained:`). Its decoders are not trained.
+
+    Returns:
+        The directory of the last model.
+
+    Raises:
+        ConfigError, InputError: for data or settings that do not fit.
+    """
+    if config.data.augmentation.crop is None:
+        raise ConfigError("mafs_pretrain needs crops of one size: set data.augmentation.crop to a multiple of 32")
+    accelerator = run.make_accelerator(config.run)
+    table, validation = run.training_tables(config.data, config.run)
+    info = dataset_info(config.data.classes_of)
+    torch.manual_seed(config.run.seed)
+    model = create_model(config.model.name, classes=len(info.classes), **config.model.arguments)
+    if not isinstance(model, MAFS):
+        raise ConfigError(f"the recipe mafs_pretrain trains the mafs_* networks, not '{config.model.name}'")
+    model.metadata |= run.class_metadata(info)
+    autoencoder = run.place(MaskedAutoencoder(model, config.reconstruction.decoder), accelerator)
+    optimiser = run.make_optimiser(config.optimiser, autoencoder.parameters())
+    average = run.make_average(autoencoder, config.run.ema)
+    evaluated = autoencoder if average is None else average.module
+    state = {"autoencoder": autoencoder, "optimiser": optimiser, "average": average}
+
+    steps_per_epoch = len(table) // config.run.batch
+    total = config.run.epochs * steps_per_epoch
+    with run.Session(config, config.run, directory, state, total, accelerator) as session:
+        dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
+        for step, batch in run.batches(
+            dataset, config.run, range(session.first_step, total), config.data.workers, accelerator
+        ):
+            epoch = step // steps_per_epoch
+            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
+            terms = pretraining_step(autoencoder, batch, config.reconstruction, accelerator, config.run.precision)
+            run.clip_and_step(optimiser, config.optimiser)
+            run.average_buffers(autoencoder, accelerator)
+            if average is not None:
+                average.update_parameters(autoencoder)
+            session.log(step, epoch, terms, learning_rate)
+            due = (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total
+            if due and validation and accelerator.is_main_process:
+                scores, picture = validate(evaluated, validation, config, accelerator)
+                session.log_validation(step, epoch, scores)
+                session.log_picture(step, "reconstruction", picture)
+            session.checkpoint_if_due(step)
+        assert isinstance(evaluated, MaskedAutoencoder)
+        session.finish(evaluated.model)
+    return directory / "last"
