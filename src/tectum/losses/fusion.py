@@ -104,8 +104,7 @@ def saliency_mask(infrared: Tensor, labels: Tensor) -> Tensor:
     its contrast is above 0.05. The class alone does not make a pixel salient: traffic cones, kerbs, guardrails and
     parked cars are foreground too, and often show in the visible image only.
 
-    The released training code reads this mask from files, and neither it nor the paper says how they were made: this is
-    our reading.
+    The release reads this mask from files, and neither it nor the paper says how they were made: this is our reading.
 
     Args:
         infrared: (B, 1, H, W), about [0, 1].
