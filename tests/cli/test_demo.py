@@ -14,7 +14,7 @@ def shipped(weights, monkeypatch):
     """Stand in for the shipped weights where a checkout has none."""
     if "virmfs_b0_msrs" not in list_weights():
         predictor = tectum.predict.Predictor(weights)
-        monkeypatch.setattr(tectum.predict, "Predictor", lambda: predictor)
+        monkeypatch.setattr(tectum.predict, "Predictor", lambda **_: predictor)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,54 @@ def test_infrared_range(tmp_path, weights, run_tectum, write_pair):
         assert result.exit_code == 0, result.output
     plain, scaled = (read(tmp_path / name / "fused" / "a.png")[1].astype(int) for name in ("plain", "counts"))
     assert np.abs(plain - scaled).max() <= 1
+
+
+def test_tiles(tmp_path, weights, run_tectum, write_pair):
+    visible, infrared = write_pair(tmp_path, "a.png", (40, 200))
+    common = ("fuse", "--visible", visible, "--infrared", infrared, "--out", tmp_path, "--model", weights)
+    for tile in ("off", 128):
+        assert run_tectum(*common, "--tile", tile).exit_code == 0
+        expected = Predictor(weights, tile=tile)(visible=visible, infrared=infrared)
+        fused = read(tmp_path / "fused" / "a.png")[1]
+        assert np.abs(fused.astype(int) - expected.fused).max() <= 1
+    for tile in ("large", "12.5", "100", "-1"):
+        result = run_tectum(*common, "--tile", tile)
+        assert result.exit_code == 2
+        assert "auto, off" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_peak_memory_of_an_ultra_hd_pair(tmp_path, weights, write_pair):
+    visible, infrared = write_pair(tmp_path, "a.png", (2160, 3840))
+    code = """
+import sys
+from tectum.cli import app
+try:
+    app(sys.argv[1:])
+finally:
+    print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    arguments = (
+        "fuse",
+        "--visible",
+        visible,
+        "--infrared",
+        infrared,
+        "--out",
+        tmp_path,
+        "--model",
+        weights,
+        "--backend",
+        "torch",
+        "--device",
+        "cpu",
+    )
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert "fused 1 of 1 pairs" in run.stdout
+    kibibytes = int(run.stdout.split("VmHWM:")[1].split()[0])
+    assert kibibytes * 1024 < 2.5e9
+    assert read(tmp_path / "labels" / "a.png")[1].shape == (2160, 3840)
 
 
 def test_suspicious_inputs_are_reported_and_fused(tmp_path, weights, run_tectum, write_pair):

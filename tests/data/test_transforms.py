@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 
@@ -63,6 +65,38 @@ def test_modalities_change_brightness_apart_and_stay_in_range():
     assert abs(out.visible.mean() - out.infrared.mean()) > 0.01
     assert min(x.min() for x in out[:2]) >= 0
     assert max(x.max() for x in out[:2]) <= 1
+
+
+def test_flip_and_turn_together_reach_all_eight_orientations():
+    """Flip none, horizontal or vertical, then turn by 0 to 270 degrees, each equally likely (MAFS, stage I)."""
+    corners = torch.tensor([[0, 1], [3, 2]])
+    turned = [tuple(torch.rot90(corners, quarters).flatten().tolist()) for quarters in range(4)]
+    mirrored = [tuple(torch.rot90(corners.T, quarters).flatten().tolist()) for quarters in range(4)]
+    augmentation = Augmentation(crop=2, flip=2 / 3, turn=3 / 4)
+    images = corners / 4.0
+    pair = Sample(images.expand(3, 2, 2).clone(), images[None].clone(), corners)
+    torch.manual_seed(0)
+    count = 3000
+    found = Counter()
+    for _ in range(count):
+        out = augmentation(pair)
+        torch.testing.assert_close(out.visible, (out.labels / 4.0).expand(3, 2, 2))
+        torch.testing.assert_close(out.infrared[0], out.labels / 4.0)
+        found[tuple(out.labels.flatten().tolist())] += 1
+    assert set(found) == {*turned, *mirrored}
+    for orientations, share in ((turned, 1 / 12), (mirrored, 1 / 6)):
+        # Three to five standard deviations.
+        assert [found[one] / count for one in orientations] == pytest.approx([share] * 4, rel=0.2)
+
+
+def test_turn_alone_never_mirrors_and_zero_never_turns():
+    torch.manual_seed(0)
+    pair = sample(32, 32)
+    turns = [pair.labels.rot90(quarters) for quarters in (1, 2, 3)]
+    for _ in range(20):
+        out = Augmentation(crop=32, turn=1.0)(pair).labels
+        assert any(torch.equal(out, turned) for turned in turns)
+        assert torch.equal(Augmentation(crop=32)(pair).labels, pair.labels)
 
 
 def test_same_key_same_sample_and_a_missing_label_is_ignored(tmp_path):

@@ -9,7 +9,7 @@ import torchvision
 
 import tectum
 from tectum.errors import ConfigError, InputError, WeightsError
-from tectum.models.mafs import DynamicExtraction
+from tectum.models.mafs import DynamicExtraction, MaskedAutoencoder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from golden import state_dict
@@ -174,3 +174,79 @@ def test_imagenet_without_a_connection_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", offline)
     with pytest.raises(WeightsError, match=r"resnet18 cannot be fetched \(no network\): put https://.*pth into"):
         tectum.create_model("mafs_r18", imagenet=True)
+
+
+def test_encoder_parameters_are_those_that_reconstruction_reaches():
+    torch.manual_seed(0)
+    model = tectum.create_model("mafs_r18")
+    autoencoder = MaskedAutoencoder(model)
+    visible, infrared = autoencoder(*random_pair(batch=2))
+    (visible.square().mean() + infrared.mean()).backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == model.encoder_parameters().keys()
+    assert all(p.grad.abs().sum() > 0 for p in (autoencoder.projection.weight, *autoencoder.prediction.parameters()))
+    assert any("pixel_decoder" in name for name in reached)
+    assert not any("transformer" in name or "fusion_decoder" in name for name in reached)
+
+
+def test_shared_reconstruction_reaches_no_encoder_stage_beyond_the_first():
+    torch.manual_seed(0)
+    model = tectum.create_model("mafs_r18")
+    visible, infrared = MaskedAutoencoder(model, "shared")(*random_pair(batch=2))
+    (visible.square().mean() + infrared.mean()).backward()
+    for encoder in (model.visible_encoder, model.infrared_encoder):
+        assert all(p.grad.abs().sum() > 0 for p in encoder.stages[0].parameters())
+        assert all(p.grad is None for p in encoder.stages[1:].parameters())
+    assert all(p.grad.abs().sum() > 0 for p in model.fusion_decoder.parameters())
+    assert all(p.grad is None for p in model.segmentation_decoder.parameters())
+
+
+def test_separate_reconstruction_shows_two_images():
+    torch.manual_seed(0)
+    autoencoder = MaskedAutoencoder(tectum.create_model("mafs_r18")).eval()
+    with torch.no_grad():
+        visible, infrared = autoencoder(*random_pair(64, 96, 2))
+    assert visible.shape == infrared.shape == (2, 1, 64, 96)
+    assert 0 <= min(visible.min(), infrared.min()) <= max(visible.max(), infrared.max()) <= 1
+    assert not torch.allclose(visible, infrared, atol=0.01)
+
+
+def test_shared_reconstruction_is_the_fused_image(small):
+    autoencoder = MaskedAutoencoder(small, "shared").eval()
+    with torch.no_grad():
+        visible, infrared = autoencoder(*random_pair())
+        fused = small(*random_pair()).fused
+    assert torch.equal(visible, infrared)
+    assert torch.equal(visible, fused)
+    assert len(list(autoencoder.parameters())) == len(list(small.parameters()))
+
+
+def test_reconstruction_checks_the_size(small):
+    with pytest.raises(InputError, match="multiples of 32"):
+        MaskedAutoencoder(small)(*random_pair(60, 96))
+
+
+def test_initialise_copies_what_encodes_and_nothing_else(small):
+    torch.manual_seed(1)
+    pretrained = tectum.create_model("mafs_r18", classes=3).train()
+    pretrained(*random_pair(batch=2))  # moves the statistics of the batch norms
+    model = tectum.create_model("mafs_r18", classes=5)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.initialise(pretrained)
+    source, after = pretrained.state_dict(), model.state_dict()
+    decoders = ("fusion_decoder.", "segmentation_decoder.")
+    encoding = {k for k in after if not k.startswith(decoders) or k.startswith("segmentation_decoder.pixel_decoder.")}
+    assert model.encoder_parameters().keys() == encoding & dict(model.named_parameters()).keys()
+    assert "visible_encoder.stages.3.1.bn2.running_mean" in encoding
+    for key, value in after.items():
+        assert torch.equal(value, source[key] if key in encoding else before[key]), key
+    changed = ("infrared_encoder.stem_full.0.weight", "attentions.2.reduction.1.running_var")
+    assert not any(torch.equal(before[key], after[key]) for key in changed)
+    assert model.classes == 5
+
+
+def test_initialise_needs_the_same_size(small):
+    with torch.device("meta"):
+        larger = tectum.create_model("mafs_r34")
+    with pytest.raises(ConfigError, match=r"pretrained network is mafs_r34, but mafs_r18 is to be trained"):
+        small.initialise(larger)

@@ -9,10 +9,12 @@ from torch import nn
 
 from tectum import create_model
 from tectum.data.datasets import Problem
-from tectum.data.pair import Pair, PairPaths
+from tectum.data.pair import InputWarning, Pair, PairPaths
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.models.base import Output, luminance
 from tectum.predict import Done, Predictor
+from tectum.predict import predictor as predictor_module
+from tectum.predict.backends import Raw
 
 
 class MaximumFusion(nn.Module):
@@ -195,6 +197,106 @@ def test_stream_reads_only_a_little_ahead():
     next(stream)
     stream.close()
     assert len(opened) < 20
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 600), (300, 129), (311, 457)])
+def test_tiles_of_a_network_without_context_give_the_whole(height, width):
+    one = pair(height, width)
+    model = MaximumFusion()
+    tiled = Predictor(model, tile=128).batch([one])[0]
+    assert set(model.seen) == {(1, 3, 128, 128)}
+    whole = Predictor(model, tile="off").batch([one])[0]
+    np.testing.assert_allclose(tiled.luminance, whole.luminance, atol=1e-6)
+    assert np.abs(tiled.fused.astype(int) - whole.fused).max() <= 1  # a rounding may fall to the other side
+    assert (tiled.labels == whole.labels).mean() > 0.9999
+
+
+def test_tiles_are_rounded_up_to_the_stride():
+    model = MaximumFusion(stride=24)
+    Predictor(model, tile=130).batch([pair(200, 300)])
+    assert set(model.seen) == {(1, 3, 144, 144)}
+
+
+def test_padding_of_more_rows_than_are_filled_at_a_time():
+    one = pair(130, 150)
+    result = Predictor(MaximumFusion(stride=128), tile=128).batch([one])[0]
+    whole = Predictor(MaximumFusion(stride=1)).batch([one])[0]
+    np.testing.assert_allclose(result.luminance, whole.luminance, atol=1e-6)
+
+
+def test_small_images_are_not_tiled():
+    model = MaximumFusion()
+    Predictor(model, tile=160).batch([pair(150, 160), pair(160, 159)])
+    assert model.seen == [(2, 3, 160, 160)]
+
+
+def test_a_batch_equals_single_runs_in_tiles(network):
+    pairs = [pair(*size, seed=seed) for seed, size in enumerate([(64, 150), (60, 140), (32, 40)])]
+    predictor = Predictor(network, tile=128)
+    for one, result in zip(pairs, predictor.batch(pairs), strict=True):
+        alone = predictor.batch([one])[0]
+        assert result.labels.shape == one.infrared.shape
+        assert np.array_equal(result.luminance, alone.luminance)
+        assert np.array_equal(result.labels, alone.labels)
+
+
+def test_auto_takes_tiles_where_memory_is_short(monkeypatch):
+    affordable = 160 * 160
+    monkeypatch.setattr(predictor_module, "free_memory", lambda: 2 * affordable * predictor_module.BYTES_PER_PIXEL)
+    model = MaximumFusion()
+    predictor = Predictor(model)
+    with pytest.warns(InputWarning, match="256x128 pixels are run in tiles of 192x128, since memory is short"):
+        predictor.batch([pair(100, 250, name=name) for name in "ab"])
+    assert model.seen == [(1, 3, 128, 192)] * 4  # one pair after the other
+    model.seen.clear()
+    predictor.batch([pair(64, 128, name=name) for name in "abcd"])
+    assert model.seen == [(3, 3, 64, 128), (1, 3, 64, 128)]
+
+
+def test_auto_takes_tiles_above_two_megapixels_whatever_the_memory(monkeypatch, recwarn):
+    monkeypatch.setattr(predictor_module, "free_memory", lambda: 2**50)
+    seen = []
+
+    class Flat:
+        runtime, name, classes, stride, metadata = "none", "flat", 2, 32, {}
+
+        def run(self, visible, infrared):
+            seen.append(visible.shape)
+            return Raw(infrared[:, 0], np.repeat(infrared, 2, axis=1))
+
+    predictor = Predictor(MaximumFusion())
+    predictor.backend = Flat()
+    flat = {
+        size: Pair("p", np.zeros((*size, 3), np.float32), np.zeros(size, np.float32))
+        for size in [(1080, 1920), (2160, 3840)]
+    }
+    predictor.batch([flat[1080, 1920]])
+    assert seen == [(1, 3, 1088, 1920)]
+    seen.clear()
+    predictor.batch([flat[2160, 3840]])
+    assert len(seen) > 1
+    assert all(shape[2] * shape[3] <= 2**21 for shape in seen)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("tile", ["large", 0, -512, 127, 256.0, None])
+def test_unknown_tiles(tile):
+    with pytest.raises(ConfigError, match="auto, off, or a number of pixels from 128"):
+        Predictor(MaximumFusion(), tile=tile)
+
+
+@pytest.mark.slow
+def test_tiles_on_a_real_pair(shared_data):
+    """How far tiles lie from the whole: attention sees one tile, so that they are no substitute for each other."""
+    files = {
+        role: shared_data / "LLVIP" / "test" / kind / "190001.jpg"
+        for role, kind in (("visible", "vi"), ("infrared", "ir"))
+    }
+    whole, tiled = (Predictor(device="cpu", backend="torch", tile=tile)(**files) for tile in ("off", 1024))
+    assert whole.labels.shape == (1024, 1280)
+    levels = np.percentile(255 * np.abs(whole.luminance - tiled.luminance), 99.9)
+    assert 2 < levels < 9  # measured 7.2
+    assert 0.95 < (whole.labels == tiled.labels).mean() < 0.995  # measured 0.963
 
 
 def test_importing_does_not_import_torch():

@@ -1,9 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +7,6 @@ import torch
 from accelerate import Accelerator
 
 import tectum
-from tectum.data.synthetic import write_scenes
 from tectum.data.transforms import Sample
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.recipes.config import read_config
@@ -29,13 +23,6 @@ from tectum.recipes.virmfs import (
 )
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, 6, size=(72, 96))
-    return root
 
 
 def small_config(scenes, *overrides):
@@ -61,32 +48,6 @@ def small_config(scenes, *overrides):
             *overrides,
         ],
     )
-
-
-def random_batch(size=2, side=64, classes=9):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, classes, (size, side, side), generator=generator)
-    labels[:, :4] = 255
-    return Sample(
-        torch.rand(size, 3, side, side, generator=generator),
-        torch.rand(size, 1, side, side, generator=generator),
-        labels,
-    )
-
-
-def weights_of(directory):
-    return tectum.load(directory).state_dict()
-
-
-def assert_same_weights(first, second):
-    first, second = weights_of(first), weights_of(second)
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        torch.testing.assert_close(value, second[key], atol=0, rtol=0, msg=key)
-
-
-def log_of(directory):
-    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +95,7 @@ def test_meta_gradient_is_the_second_order_one():
 
 
 @pytest.mark.parametrize("kind", ["fusion", "segmentation"])
-def test_meta_gradient_with_a_vanishing_inner_step_is_the_gradient_of_the_query(kind):
+def test_meta_gradient_with_a_vanishing_inner_step_is_the_gradient_of_the_query(kind, random_batch):
     torch.manual_seed(0)
     model = tectum.create_model("virmfs_b0", drop_path=0.0).eval()
     fusion = kind == "fusion"
@@ -151,13 +112,13 @@ def test_meta_gradient_with_a_vanishing_inner_step_is_the_gradient_of_the_query(
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_batch_of_one_is_support_and_query():
+def test_batch_of_one_is_support_and_query(random_batch):
     model = tectum.create_model("virmfs_b0")
     gradients = meta_gradients(FusionBranch(model, LossConfig()), random_batch(1), 1e-5)
     assert all(torch.isfinite(g).all() for g in gradients.values())
 
 
-def test_every_parameter_gets_a_gradient_in_a_full_step():
+def test_every_parameter_gets_a_gradient_in_a_full_step(random_batch):
     torch.manual_seed(0)
     model = tectum.create_model("virmfs_b0", drop_path=0.0)
     terms = full_step(model, random_batch(), LossConfig(), None, Accelerator(cpu=True))
@@ -165,7 +126,7 @@ def test_every_parameter_gets_a_gradient_in_a_full_step():
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
-def test_pairs_without_labels_train_fusion_alone():
+def test_pairs_without_labels_train_fusion_alone(random_batch):
     model = tectum.create_model("virmfs_b0")
     batch = random_batch()
     batch.labels.fill_(255)
@@ -175,7 +136,7 @@ def test_pairs_without_labels_train_fusion_alone():
     assert model.fusion_head.prediction.weight.grad.abs().sum() > 0
 
 
-def test_expected_losses(scenes, tmp_path):
+def test_expected_losses(scenes, tmp_path, log_of):
     """Losses of a fixed tiny run; a change here means that training itself has changed."""
     train(small_config(scenes), tmp_path)
     records = [record for record in log_of(tmp_path) if "validation" not in record]
@@ -204,53 +165,20 @@ def test_run_directory_holds_what_explains_it(scenes, tmp_path):
     assert len(metadata["class_names"]) == len(metadata["palette"]) == 9
 
 
-RUN = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tectum.recipes.config import read_config
-from tectum.recipes.virmfs import VirmfsConfig, train
-train(read_config(VirmfsConfig, sys.argv[1]), Path(sys.argv[2]))
-"""
-
-
 @pytest.mark.slow
-def test_killed_and_resumed_gives_the_uninterrupted_weights(scenes, tmp_path):
-    settings = ("run.epochs=4", "run.checkpoint_minutes=0.0001", "run.validate_every=1")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    (tmp_path / "c.yaml").write_text(json.dumps(small_config(scenes, *settings).model_dump(mode="json")))
-
-    def start(directory):
-        return subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "c.yaml"), str(directory)])
-
-    assert start(whole).wait() == 0
-    for wanted in (2, 7):
-        process = start(broken)
-        while not ((broken / "log.jsonl").exists() and log_of_partial(broken) >= wanted):
-            assert process.poll() is None, "finished before it could be killed"
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (broken / "last").exists()
-    assert start(broken).wait() == 0
+def test_killed_and_resumed_gives_the_uninterrupted_weights(scenes, whole_and_broken, assert_same_weights):
+    config = small_config(scenes, "run.epochs=4", "run.checkpoint_minutes=0.0001", "run.validate_every=1")
+    whole, broken = whole_and_broken(config, kills=(2, 7))
     assert_same_weights(whole / "last", broken / "last")
     assert_same_weights(whole / "best", broken / "best")
-    scores = [[{k: v for k, v in record.items() if k != "seconds"} for record in log_of(d)] for d in (whole, broken)]
-    assert scores[0] == scores[1]
 
 
-def log_of_partial(directory):
-    """Steps logged so far; the last line may be half written."""
-    return len((directory / "log.jsonl").read_text().splitlines()) - 1
-
-
-def test_same_seed_same_weights_and_workers_do_not_matter(scenes, tmp_path):
+def test_same_seed_same_weights_and_workers_do_not_matter(scenes, tmp_path, assert_same_weights):
     train(small_config(scenes, "run.epochs=1"), tmp_path / "a")
     train(small_config(scenes, "run.epochs=1", "data.workers=2"), tmp_path / "b")
     assert_same_weights(tmp_path / "a" / "last", tmp_path / "b" / "last")
     train(small_config(scenes, "run.epochs=1", "run.seed=1"), tmp_path / "c")
-    first, other = weights_of(tmp_path / "a" / "last"), weights_of(tmp_path / "c" / "last")
+    first, other = (tectum.load(tmp_path / name / "last").state_dict() for name in ("a", "c"))
     assert not torch.equal(first["fusion_head.fuse.weight"], other["fusion_head.fuse.weight"])
 
 
@@ -281,18 +209,9 @@ if accelerator.is_main_process:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_gradients_of_one(tmp_path):
+def test_two_processes_give_the_gradients_of_one(on_processes):
     """Evaluation mode: batch statistics are each process's own on CPUs, everything else must agree."""
-    (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE")}
-    for count in (1, 2):
-        subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--master_port=0",
-             "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(tmp_path / "script.py"),
-             str(tmp_path / f"{count}.pt")],
-            check=True, env=environment | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        )  # fmt: skip
-    one, two = (torch.load(tmp_path / f"{count}.pt", weights_only=True) for count in (1, 2))
+    one, two = (on_processes(TWO_PROCESSES, count) for count in (1, 2))
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tectum.cli import data, demo, evaluate, fuse, metrics, models, train
+from tectum.cli import data, demo, evaluate, export, fuse, metrics, models, train
 from tectum.errors import ConfigError, MissingExtraError, TectumError
 
 
@@ -60,6 +60,7 @@ app.command()(fuse.fuse)
 app.command("eval")(evaluate.evaluate)
 app.command()(metrics.metrics)
 app.command()(train.train)
+app.command()(export.export)
 app.command()(demo.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

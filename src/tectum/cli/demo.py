@@ -10,6 +10,9 @@ _SEEDS = {"day": 9, "night": 2, "glare": 10, "fog": 16}  # streets with people, 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("tectum-demo"),
+    backend: Annotated[
+        str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")
+    ] = "auto",
 ) -> None:
     """Render four street scenes (day, night, glare, fog), fuse and label them.
 
@@ -27,7 +30,7 @@ def demo(
     from tectum.viz.panel import grid, with_legend
 
     require_writable(out)
-    predictor = Predictor()
+    predictor = Predictor(backend=backend)
     pairs = []
     for condition, seed in _SEEDS.items():
         scene = render_scene(seed, condition=condition)

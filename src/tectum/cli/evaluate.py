@@ -27,13 +27,16 @@ _IOU = "one confusion matrix over all images; classes that occur neither in labe
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`) or a saved model's folder.")],
+    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")],
     data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
     dataset: Annotated[str, typer.Option(help="Layout and classes: msrs, mfnet, fmb, pst900 or folder.")],
     split: Annotated[
         str | None, typer.Option(help="By default the test split where there is one, else everything.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")
+    ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Pairs of one size that go through the network together.")] = 1,
     json: Annotated[
         Path | None, typer.Option(help="Also write everything to this JSON file, each image's too.")
@@ -65,7 +68,7 @@ def evaluate(
 
     from tectum.predict import Predictor
 
-    predictor = Predictor(model, device)
+    predictor = Predictor(model, device, backend)
     classes = _class_list(predictor, info, pairs)
     splits = sorted({paths.split for paths in pairs if paths.split})
     scores = _Scores(classes, info, boxes=info.name == "msrs", qualified=len(splits) > 1)
@@ -86,6 +89,7 @@ def evaluate(
     weights = _weights_file(model)
     report: dict[str, Any] = {
         "model": predictor.name,
+        "backend": predictor.backend.runtime,
         "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
         "data": {
             "dataset": info.name,
@@ -200,17 +204,20 @@ def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[Pa
 
 
 def _weights_file(model: str) -> Path:
+    from tectum.export import FORMATS
     from tectum.models import list_weights, weights_folder
     from tectum.models.base import WEIGHTS_FILE
 
     path = weights_folder(model) if model in list_weights() else Path(model)
+    if path.suffix.lower() == FORMATS["openvino"]:
+        return path.with_suffix(".bin")
     return path / WEIGHTS_FILE if path.is_dir() else path
 
 
 def _show(report: dict[str, Any], console: Console) -> None:
     data = report["data"]
     facts = {
-        "model": report["model"],
+        "model": f"{report['model']}, backend {report['backend']}",
         "weights": f"{report['weights']['file']}, sha256 {report['weights']['sha256']}",
         "data": f"{data['dataset']}, split {data['split'] or 'none'}, {data['images']} images "
         f"({data['labelled']} labelled)",

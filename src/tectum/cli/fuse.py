@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tectum.data.datasets import Problem
     from tectum.data.pair import PairPaths
     from tectum.predict import Done, Predictor
+    from tectum.predict.predictor import Tile
 
 ITEMS = ("fused", "labels", "overlay", "panel")
 
@@ -32,14 +33,25 @@ def fuse(
     visible: Annotated[str, typer.Option(help="Visible images: file, folder, quoted glob, or .txt list of paths.")],
     infrared: Annotated[str, typer.Option(help="Infrared images, given in the same way.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; files of the same name are replaced.")],
-    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`) or a saved model's folder.")] = (
+    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")] = (
         "virmfs_b0_msrs"
     ),
     save: Annotated[str, typer.Option(help="What to write, by commas: fused, labels, overlay, panel.")] = (
         "fused,labels"
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")
+    ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Pairs of one size that go through the network together.")] = 1,
+    tile: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off|PIXELS",
+            help="Side of the overlapping tiles into which large images are cut; auto: above 2 megapixels, or where "
+            "memory is short.",
+        ),
+    ] = "auto",
     infrared_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -74,7 +86,7 @@ def fuse(
 
     from tectum.predict import Predictor
 
-    predictor = Predictor(model, device)
+    predictor = Predictor(model, device, backend, tile=_tile(tile))
     console = messages()
     with collected_warnings() as warned:
         started = time.perf_counter()
@@ -96,6 +108,7 @@ def fuse(
             json,
             {
                 "model": predictor.name,
+                "backend": predictor.backend.runtime,
                 "seconds": round(seconds, 3),
                 "pairs_per_second": round(rate, 3),
                 "results": [_row(done, out, items) for done in written],
@@ -148,7 +161,7 @@ def write_results(
                 advance()
             else:
                 pending.append((one.paths, pool.submit(_write, predictor, one, out, items)))
-                collect(2 * _WRITERS)
+                collect(_WRITERS)  # what waits to be written lies in memory
         collect(0)
     return written, problems
 
@@ -192,6 +205,15 @@ def _pictures(predictor: "Predictor", done: "Done", items: Iterable[str]) -> "di
                 palette=predictor.palette,
             )
     return made
+
+
+def _tile(text: str) -> "Tile":
+    if text in ("auto", "off"):
+        return cast("Tile", text)
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"--tile cannot be '{text}'; give auto, off, or a number of pixels") from None
 
 
 def _items(save: str) -> list[str]:

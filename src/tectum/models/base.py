@@ -6,7 +6,7 @@ for shipped weights, a card `README.md`. Nothing in it is executed on loading.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from tectum.errors import InputError
 from tectum.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from tectum.models.deploy import Deployed
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -74,6 +77,16 @@ class FusionSegmenter(nn.Module):
                 f"height and width must be multiples of {self.stride}, but they are {(height, width)}: "
                 f"pad to {padded} and crop the result, or use tectum.Predictor, which does both"
             )
+
+    def deploy(self) -> "Deployed":
+        """This network folded for inference: a new module, on the same device, which computes the same with less work.
+
+        It equals this network in eval mode up to rounding, maps (visible, infrared) to (fused, logits), has no train
+        mode, and shares no memory with this network, which stays as it is. See `tectum.models.deploy`.
+        """
+        from tectum.models.deploy import deploy  # imports the networks, which import this module
+
+        return deploy(self)
 
     def save(self, directory: str | Path, dtype: torch.dtype = torch.float32, card: str | None = None) -> None:
         """Write weights and config to `directory`, so that `tectum.load(directory)` gives this network again.

@@ -1,16 +1,17 @@
 """The inference path: every command, the evaluation and the validation in training go through `Predictor`.
 
-Reading, padding, cropping and colour are numpy; the network runs in a backend (`tectum.predict.backends`).
+Reading, padding, tiling, cropping and colour are numpy; the network runs in a backend (`tectum.predict.backends`).
 """
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from tectum.data.datasets import Problem
 from tectum.data.pair import (
     ImageSource,
+    InputWarning,
     Pair,
     PairPaths,
     read_infrared,
@@ -26,8 +28,18 @@ from tectum.data.pair import (
     require_same_size,
 )
 from tectum.errors import ConfigError, InputError, WeightsError
-from tectum.predict.backends import Backend, TorchBackend
+from tectum.predict.backends import Backend, Raw, create_backend
 from tectum.predict.colour import recolour, to_bytes
+from tectum.predict.tiling import (
+    BYTES_PER_PIXEL,
+    SMALLEST_TILE,
+    WHOLE_PIXELS,
+    blend,
+    cover,
+    fit_tile,
+    free_memory,
+    round_up,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +49,11 @@ Bytes = npt.NDArray[np.uint8]
 
 MIN_SIDE = 16
 """Smallest height and width that `Predictor` takes, in pixels."""
+
+Tile = int | Literal["auto", "off"]
+
+# Rows of a result that are worked on at a time: their temporary arrays stay in the processor's cache.
+_STRIP = 32
 
 
 @dataclass(frozen=True)
@@ -74,16 +91,26 @@ class Predictor:
     """Fuses and labels aligned pairs of any size from 16x16 pixels up.
 
     Args:
-        model: a shipped name, a directory written by `model.save()`, a file that `tectum.load` reads, or a network.
+        model: a shipped name, a directory written by `model.save()`, a file that `tectum.load` reads, a network, or an
+            exported file (`.onnx`, or `.xml` with its `.bin` beside it), which runs without torch.
         device: "auto", "cpu", "cuda", "cuda:1", "mps". With "auto" a loaded network goes to the GPU where there is
             one, and a network handed in stays where it is.
+        backend: "torch", "compile" (`torch.compile`), "onnx" (ONNX Runtime), "openvino", or "auto", the fastest that is
+            installed: see `tectum.predict.backends.create_backend`. For the two runtimes weights are exported when they
+            are first run, with a message, and the file is kept in ~/.cache/tectum.
+        tile: how images too large for one run are cut. "off": never; a number of pixels: into overlapping square tiles
+            of this side, rounded up to the network's stride; "auto": where they have more than 2 megapixels, or half of
+            the free memory would not do for a whole run, into tiles as large as that allows. Tiles change the result
+            of networks that look at the whole image, as all of tectum's do; smaller tiles change it more.
 
     A network handed in is used as it is at each call, so that a network in training can be validated; its modules'
     train and eval modes are left as they were found.
 
     Raises:
-        ConfigError: unknown model name or device.
-        WeightsError: weights that cannot be read.
+        ConfigError: unknown model name, device or backend, or three that do not go together; a tile below 128.
+        ExportError: weights that cannot be exported for the backend asked for.
+        MissingExtraError: a backend that is not installed.
+        WeightsError: weights or an exported file that cannot be read.
 
     Example:
         >>> predictor = Predictor("virmfs_b0_msrs")  # doctest: +SKIP
@@ -92,8 +119,18 @@ class Predictor:
         ((480, 640, 3), (480, 640))
     """
 
-    def __init__(self, model: "str | Path | nn.Module" = "virmfs_b0_msrs", device: str = "auto") -> None:
-        self.backend: Backend = TorchBackend(model, device)
+    def __init__(
+        self,
+        model: "str | Path | nn.Module" = "virmfs_b0_msrs",
+        device: str = "auto",
+        backend: str = "auto",
+        *,
+        tile: Tile = "auto",
+    ) -> None:
+        if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST_TILE):
+            raise ConfigError(f"tile must be auto, off, or a number of pixels from {SMALLEST_TILE} up, got {tile!r}")
+        self.tile = tile
+        self.backend: Backend = create_backend(model, device, backend)
         if self.classes > 255:
             raise ConfigError(
                 f"model '{self.name}' has {self.classes} classes; label maps are 8-bit and hold at most 255"
@@ -157,8 +194,8 @@ class Predictor:
     def batch(self, pairs: Sequence[Pair]) -> list[Result]:
         """Fuse and label several pairs; those of equal padded size go through the network together.
 
-        The results are those of single calls, in the order of `pairs`. All pairs of one size are in memory at once:
-        it is for the caller to keep the sequence short.
+        The results are those of single calls, in the order of `pairs`. Pairs in tiles go one after the other. Unless
+        `tile` is "auto", all others of one size are in memory at once: it is for the caller to keep the sequence short.
 
         Raises:
             InputError: a pair is smaller than 16x16 or its images differ in size.
@@ -167,11 +204,14 @@ class Predictor:
         groups: dict[tuple[int, int], list[int]] = {}
         for index, pair in enumerate(pairs):
             _check(pair)
-            groups.setdefault(_padded_size(pair.infrared.shape, self.backend.stride), []).append(index)
+            height, width = (round_up(side, self.backend.stride) for side in pair.infrared.shape)
+            groups.setdefault((height, width), []).append(index)
         results: dict[int, Result] = {}
         for size, indices in groups.items():
-            members = [pairs[index] for index in indices]
-            results.update(zip(indices, self._run(members, size), strict=True))
+            tile, together = self._plan(size)
+            for start in range(0, len(indices), together or len(indices)):
+                chosen = indices[start : start + (together or len(indices))]
+                results.update(zip(chosen, self._run([pairs[index] for index in chosen], size, tile), strict=True))
         return [results[index] for index in range(len(pairs))]
 
     def stream(
@@ -225,28 +265,62 @@ class Predictor:
             else:
                 yield Done(row, pair, result)
 
-    def _run(self, pairs: Sequence[Pair], size: tuple[int, int]) -> list[Result]:
-        visible = np.stack([_pad(pair.visible, size) for pair in pairs]).transpose(0, 3, 1, 2)  # (B, 3, *size)
-        infrared = np.stack([_pad(pair.infrared, size) for pair in pairs])[:, None]  # (B, 1, *size)
-        raw = self.backend.run(visible, infrared)
-        return [
-            self._result(pair, fused, logits) for pair, fused, logits in zip(pairs, raw.fused, raw.logits, strict=True)
-        ]
+    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], int | None]:
+        """The tile for images of a padded size, and how many pairs may go through the network together (None: all)."""
+        if self.tile == "off":
+            return size, None
+        if self.tile != "auto":
+            side = round_up(int(self.tile), self.backend.stride)
+            tile = (min(size[0], side), min(size[1], side))
+            return tile, None if tile == size else 1
+        # The other half is for the images themselves, those read ahead, and everybody else.
+        free = free_memory() // 2
+        affordable = free // getattr(self.backend, "bytes_per_pixel", BYTES_PER_PIXEL)
+        pixels = size[0] * size[1]
+        if pixels <= min(WHOLE_PIXELS, affordable):
+            return size, affordable // pixels
+        tile = fit_tile(size, min(WHOLE_PIXELS, affordable), self.backend.stride)
+        if pixels <= WHOLE_PIXELS and tile != size:
+            warnings.warn(
+                f"{size[1]}x{size[0]} pixels are run in tiles of {tile[1]}x{tile[0]}, since memory is short "
+                f"({2 * free / 2**30:.1f} GiB free); the result differs from that of a whole run",
+                InputWarning,
+                stacklevel=3,
+            )
+        return tile, 1
 
-    def _result(self, pair: Pair, fused: Float, logits: Float) -> Result:
+    def _run(self, pairs: Sequence[Pair], size: tuple[int, int], tile: tuple[int, int]) -> list[Result]:
+        def run(rows: slice, columns: slice) -> Raw:
+            window = (rows.stop - rows.start, columns.stop - columns.start)
+            visible = np.empty((len(pairs), 3, *window), np.float32)
+            infrared = np.empty((len(pairs), 1, *window), np.float32)
+            for index, pair in enumerate(pairs):
+                visible[index] = _pad(pair.visible[rows, columns], window).transpose(2, 0, 1)
+                infrared[index, 0] = _pad(pair.infrared[rows, columns], window)
+            return self.backend.run(visible, infrared)
+
+        results = [_empty(pair) for pair in pairs]
+        row_spans, column_spans = (cover(*lengths, self.backend.stride) for lengths in zip(size, tile, strict=True))
+        for top, fused, logits in blend(row_spans, column_spans, run):
+            for pair, result, one_fused, one_logits in zip(pairs, results, fused, logits, strict=True):
+                for start in range(0, min(len(one_fused), len(pair.infrared) - top), _STRIP):
+                    part = slice(start, start + _STRIP)
+                    self._fill(result, pair, top + start, one_fused[part], one_logits[:, part])
+        return results
+
+    def _fill(self, result: Result, pair: Pair, top: int, fused: Float, logits: Float) -> None:
+        """Write rows of a result, from `top` on; `fused` (h, W) and `logits` (K, h, W) may reach beyond the image."""
         height, width = pair.infrared.shape
-        fused, logits = fused[:height, :width], logits[:, :height, :width]
+        fused, logits = fused[: height - top, :width], logits[:, : height - top, :width]
+        rows = slice(top, top + len(fused))
         if not (np.isfinite(fused).all() and np.isfinite(logits).all()):
             raise WeightsError(
                 f"model '{self.name}' gave NaN or infinity for pair '{pair.name}': its weights are damaged or its "
                 "training diverged; use other weights"
             )
-        return Result(
-            name=pair.name,
-            fused=to_bytes(recolour(pair.visible, fused)),
-            labels=logits.argmax(axis=0).astype(np.uint8),
-            luminance=np.clip(fused, 0, 1),
-        )
+        np.clip(fused, 0, 1, out=result.luminance[rows])
+        result.fused[rows] = to_bytes(recolour(pair.visible[rows], fused))
+        result.labels[rows] = logits.argmax(axis=0)
 
 
 def _read(read: Callable[[PairPaths], Pair], row: PairPaths) -> Pair | Problem:
@@ -268,12 +342,15 @@ def _check(pair: Pair) -> None:
         raise InputError(f"pair '{pair.name}' is {width}x{height} pixels; the smallest size is {MIN_SIDE}x{MIN_SIDE}")
 
 
-def _padded_size(shape: tuple[int, ...], stride: int) -> tuple[int, int]:
-    height, width = shape[:2]
-    return -(-height // stride) * stride, -(-width // stride) * stride
+def _empty(pair: Pair) -> Result:
+    """The result of a pair, to be filled."""
+    shape = pair.infrared.shape
+    return Result(pair.name, np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32))
 
 
 def _pad(image: Float, size: tuple[int, int]) -> Float:
     """Reflect `image` (H, W) or (H, W, C) beyond its bottom and right edge up to `size`."""
+    if image.shape[:2] == size:
+        return image
     margins = [(0, size[0] - image.shape[0]), (0, size[1] - image.shape[1])] + [(0, 0)] * (image.ndim - 2)
     return np.pad(image, margins, mode="reflect")

@@ -1,0 +1,383 @@
+"""Exported files: a network with all that is needed to run it, for ONNX Runtime or OpenVINO.
+
+`export` writes one, and compares it with the network before the file gets its name. What the file says of itself
+(`describe`) is one JSON text in its metadata, under the key "tectum". Importing this module does not import torch.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tectum import __version__
+from tectum.data.pair import Pair, PairPaths, read_pair
+from tectum.errors import ConfigError, InputError, MissingExtraError, TectumError, WeightsError
+
+if TYPE_CHECKING:
+    from tectum.models.base import FusionSegmenter
+    from tectum.predict.backends import Backend
+
+Float = npt.NDArray[np.float32]
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+"""Suffix of each format's files; the weights of an OpenVINO file lie beside it, with the suffix .bin."""
+
+EXTRAS = {"onnx": "export", "openvino": "openvino"}
+"""The optional extra that each format needs."""
+
+METADATA_KEY = "tectum"
+"""Where a file's description is: in ONNX's metadata_props, in OpenVINO's rt_info."""
+
+LARGEST_DIFFERENCE = 0.1
+"""Largest difference of the fused image, in grey levels of 1/255, with which a float32 file passes its check."""
+
+SMALLEST_AGREEMENT = 0.999
+"""Smallest share of pixels with the same label with which a float32 file passes its check."""
+
+CALIBRATION_PAIRS = 300
+"""At most so many pairs calibrate an INT8 file."""
+
+# What writes and checks a file.
+_EXPORTERS = {"onnx": ("torch", "onnx", "onnxscript", "onnxruntime"), "openvino": ("torch", "openvino")}
+
+# Neither of them is the size that is traced, and their multiples of the stride are odd as well as even.
+_RANDOM_CHECK, _SCENE_CHECK = (3, 7), (4, 5)
+_SCENE_SEED = 9  # a street by day with people, cars and bikes
+_CROP = (480, 640)  # of real pairs, for the check and the calibration
+
+
+class ExportError(TectumError):
+    """A network that cannot be exported, or whose export does not equal it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How an exported file differs from the network in torch, on one input.
+
+    Attributes:
+        content: "random", "rendered scene" or a pair's name.
+        size: batch, height and width.
+        fused: largest difference of the fused images, in grey levels of 1/255.
+        labels: share of the pixels with the same label.
+    """
+
+    content: str
+    size: tuple[int, int, int]
+    fused: float
+    labels: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What quantisation costs, on the pairs that calibrated it, at their own size.
+
+    Attributes:
+        pairs: how many.
+        fused_max: largest difference of the fused luminance, in grey levels of 1/255.
+        fused_mean: mean absolute difference, in the same.
+        labels: share of the pixels with the same label.
+        before: means of the fusion metrics `qabf` and `mi` of the network in torch.
+        after: the same of the quantised file.
+    """
+
+    pairs: int
+    fused_max: float
+    fused_mean: float
+    labels: float
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `export` found out about the file that it wrote.
+
+    Attributes:
+        file: the file; the weights of an OpenVINO file lie beside it.
+        checks: one for each input on which it was compared with the network.
+        quality: what INT8 costs; None for a float32 file.
+    """
+
+    file: Path
+    checks: list[Check]
+    quality: Quality | None = None
+
+
+def export(
+    model: "str | Path | FusionSegmenter",
+    file: str | Path,
+    *,
+    format: str,
+    pairs: Sequence[PairPaths] = (),
+    int8: bool = False,
+) -> Report:
+    """Write a network as a file that runs without torch and at any batch, height and width.
+
+    The network is folded (`model.deploy()`), exported in float32, and compared with its trained form in torch on random
+    images and on a pair, in two sizes and a batch of two. Only then the file gets its name.
+
+    Args:
+        model: a shipped name, a directory or file that `tectum.load` reads, or a network.
+        file: where to write, with the suffix of its format; an older file is replaced.
+        format: "onnx", or "openvino" for OpenVINO's IR (`file` and, beside it, its weights in a .bin file).
+        pairs: the first of them is in the check, in place of a rendered scene; INT8 is calibrated on them all, or on
+            300 spread evenly over them.
+        int8: quantise weights and activations to 8 bits after training, by NNCF; for "openvino" only.
+
+    Returns:
+        The file, its differences from the network, and for INT8 its loss of quality.
+
+    Raises:
+        ConfigError: an unknown model or format, a wrong suffix, or INT8 without pairs.
+        InputError: one of the pairs cannot be read.
+        ExportError: the network cannot be exported, or the result differs from it; nothing is left of the file.
+        MissingExtraError: the packages of the format are not installed.
+        WeightsError: the weights cannot be read.
+    """
+    file = Path(file)
+    check_request(file, format, pairs=bool(pairs), int8=int8)
+    _versions(format)  # before the weights are read
+    from tectum.models import load
+    from tectum.predict.backends import TorchBackend, open_export
+
+    network = load(model) if isinstance(model, str | Path) else model
+    reference = TorchBackend(network)
+    table = _spread(pairs, CALIBRATION_PAIRS)
+    example = _example_pair(table, network.stride)
+    samples = Samples(table, network.stride) if int8 else None
+    write = import_module(f"tectum.export.{format}").write
+    with _staged(file) as temporary:
+        try:
+            write(network.deploy(), describe(network, "int8" if int8 else "float32"), temporary, samples)
+        except TectumError:
+            raise
+        except Exception as error:  # of the exporting packages, whatever it is
+            found = ", ".join(f"{package} {version}" for package, version in _versions(format).items())
+            raise ExportError(
+                f"'{network.metadata['name']}' could not be exported to {format} by {found}: "
+                f"{type(error).__name__}, {next(iter(str(error).strip().splitlines()), 'without a message')}"
+            ) from error
+        checks = _compare(reference, open_export(temporary), example)
+        if not int8:
+            _require_equal(checks)
+        quality = _quality(network, temporary, table) if int8 else None
+    return Report(file, checks, quality)
+
+
+def check_request(file: Path, format: str, *, pairs: bool, int8: bool) -> None:
+    """Raise ConfigError for what `export` cannot write, before anything is read."""
+    if format not in FORMATS:
+        raise ConfigError(f"there is no export format '{format}'; choose one of {', '.join(FORMATS)}")
+    if file.suffix.lower() != FORMATS[format]:
+        raise ConfigError(f"'{file}' must end in {FORMATS[format]}, by which a file of format {format} is known")
+    if int8 and format != "openvino":
+        raise ConfigError("INT8 is quantised for OpenVINO: use the format openvino")
+    if int8 and not pairs:
+        raise ConfigError("INT8 is calibrated on pairs such as the network will see: give visible and infrared images")
+
+
+def describe(model: "FusionSegmenter", precision: str) -> str:
+    """What an exported file says of itself: JSON of the network's metadata and of what is needed to run it.
+
+    Next to the entries of `model.metadata` (`class_names` and `palette` among them) it has `name`, `classes`, `stride`,
+    `architecture`, `precision` ("float32" or "int8"), `tectum` (the version that wrote it) and `licence` (of the
+    weights; "not stated" where their metadata have none).
+    """
+    return json.dumps(
+        {
+            "licence": "not stated",
+            "name": model.architecture,
+            **model.metadata,
+            "classes": model.classes,
+            "stride": model.stride,
+            "architecture": model.architecture,
+            "precision": precision,
+            "tectum": __version__,
+        }
+    )
+
+
+def read_description(text: str | None, file: Path) -> dict[str, Any]:
+    """The entries of `describe`, from the text in a file's metadata.
+
+    Raises:
+        WeightsError: there is no such text, or it lacks what is needed to run the file.
+    """
+    try:
+        description = json.loads(text or "")
+        ready = all(isinstance(description[key], int) for key in ("classes", "stride"))
+        ready = ready and isinstance(description["name"], str)
+    except (ValueError, TypeError, KeyError):
+        ready = False
+    if not ready:
+        raise WeightsError(f"'{file}' was not written by tectum export: its metadata do not describe a network")
+    return description
+
+
+def cache_file(model: str | Path, format: str) -> Path | None:
+    """Where the export of a shipped name, a saved directory or a weights file is kept for the next time.
+
+    It lies in $XDG_CACHE_HOME/tectum/exports, by default ~/.cache/tectum/exports, which can be deleted at any time. Its
+    name holds a digest of the weights and of the versions of tectum and of the packages that write it, so that it is
+    never out of date. None where there are no weights of that name.
+
+    Raises:
+        MissingExtraError: the packages of the format are not installed.
+    """
+    path = _weights_path(model)
+    # By name, for tectum.models would import torch.
+    sources = [path / "config.json", path / "model.safetensors"] if path.is_dir() else [path]
+    if not all(source.is_file() for source in sources):
+        return None
+    digest = hashlib.sha256(json.dumps([__version__, _versions(format)]).encode())
+    for source in sources:
+        digest.update(str(source.stat().st_size).encode())
+        with source.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tectum" / "exports"
+    return folder / f"{path.stem}-{digest.hexdigest()[:16]}{FORMATS[format]}"
+
+
+def _weights_path(model: str | Path) -> Path:
+    """The folder of shipped weights, or the path itself; as `tectum.load` resolves it, but without importing torch."""
+    shipped = Path(__file__).parents[1] / "models" / "weights" / str(model)
+    return shipped if isinstance(model, str) and (shipped / "config.json").is_file() else Path(model)
+
+
+def _versions(format: str) -> dict[str, str]:
+    """Versions of the packages that write a format.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
+    try:
+        return {package: metadata.version(package) for package in _EXPORTERS[format]}
+    except metadata.PackageNotFoundError:
+        raise MissingExtraError(f"exporting to {format}", EXTRAS[format]) from None
+
+
+@contextmanager
+def _staged(file: Path) -> Iterator[Path]:
+    """Yield a path in a temporary folder beside `file`; on success what was written there replaces what was here."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.stem}.") as folder:
+        yield Path(folder) / file.name
+        written = sorted(Path(folder).iterdir())  # .bin before .xml
+        if len(written) > 1:
+            # No reader may find the new weights beside the old graph.
+            file.unlink(missing_ok=True)
+        for path in written:
+            os.replace(path, file.with_name(path.name))
+
+
+class Samples:
+    """Pairs as inputs {"visible": (1, 3, H, W), "infrared": (1, 1, H, W)}, read anew in each iteration."""
+
+    def __init__(self, table: Sequence[PairPaths], stride: int) -> None:
+        self.table, self.stride = table, stride
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[dict[str, Float]]:
+        for paths in self.table:
+            visible, infrared = _inputs(read_pair(paths), self.stride)
+            yield {"visible": visible, "infrared": infrared}
+
+
+def _inputs(pair: Pair, stride: int) -> tuple[Float, Float]:
+    """The middle of a pair, at most 640x480 and mirrored up to multiples of `stride`: (1, 3, H, W), (1, 1, H, W)."""
+    sides = [min(side, most // stride * stride) for side, most in zip(pair.infrared.shape, _CROP, strict=True)]
+    top, left = ((whole - side) // 2 for whole, side in zip(pair.infrared.shape, sides, strict=True))
+    margins = [(0, -side % stride) for side in sides]
+    visible = np.pad(pair.visible[top : top + sides[0], left : left + sides[1]], [*margins, (0, 0)], mode="symmetric")
+    infrared = np.pad(pair.infrared[top : top + sides[0], left : left + sides[1]], margins, mode="symmetric")
+    return visible.transpose(2, 0, 1)[None], infrared[None, None]
+
+
+def _spread(pairs: Sequence[PairPaths], most: int) -> list[PairPaths]:
+    """At most `most` pairs, evenly spread."""
+    count = min(len(pairs), most)
+    return [pairs[index * len(pairs) // count] for index in range(count)]
+
+
+def _example_pair(table: Sequence[PairPaths], stride: int) -> tuple[str, Float, Float]:
+    """The first pair, or a rendered scene: what it is, visible (1, 3, H, W) and infrared (1, 1, H, W)."""
+    if table:
+        return table[0].name, *_inputs(read_pair(table[0]), stride)
+    from tectum.data.synthetic import render_scene
+
+    height, width = (side * stride for side in _SCENE_CHECK)
+    return "rendered scene", *_inputs(render_scene(_SCENE_SEED, (height, width), "day"), stride)
+
+
+def _compare(reference: "Backend", exported: "Backend", example: tuple[str, Float, Float]) -> list[Check]:
+    """Run both on two random pairs at once and on one real or rendered pair."""
+    rng = np.random.default_rng(0)
+    height, width = (side * reference.stride for side in _RANDOM_CHECK)
+    random = (
+        "random",
+        rng.random((2, 3, height, width), np.float32),
+        rng.random((2, 1, height, width), np.float32),
+    )
+    checks = []
+    for content, visible, infrared in (random, example):
+        expected, found = reference.run(visible, infrared), exported.run(visible, infrared)
+        checks.append(
+            Check(
+                content,
+                (len(visible), *visible.shape[2:]),
+                float(255 * np.abs(found.fused - expected.fused).max()),
+                float((found.logits.argmax(1) == expected.logits.argmax(1)).mean()),
+            )
+        )
+    return checks
+
+
+def _require_equal(checks: Sequence[Check]) -> None:
+    for check in checks:
+        # Written so that NaN fails.
+        if not (check.fused <= LARGEST_DIFFERENCE and check.labels >= SMALLEST_AGREEMENT):
+            batch, height, width = check.size
+            raise ExportError(
+                f"the exported network differs from the one in torch ({check.content}, {batch} x {width}x{height}: "
+                f"fused by {check.fused:.3g} of 255, {100 * check.labels:.2f} % of the labels equal), so nothing was "
+                "written: the weights may hold NaN, or the exporting packages may have a fault"
+            )
+
+
+def _quality(network: "FusionSegmenter", file: Path, table: Sequence[PairPaths]) -> Quality:
+    """What quantisation costs on `table`, by the whole path that a user's pair takes."""
+    import torch
+
+    from tectum.metrics.conventions import score
+    from tectum.predict import Done, Predictor
+
+    largest, total, equal, pixels = 0.0, 0.0, 0, 0
+    sums = ({"qabf": 0.0, "mi": 0.0}, {"qabf": 0.0, "mi": 0.0})
+    streams = (Predictor(network).stream(table), Predictor(file).stream(table))
+    for both in zip(*streams, strict=True):
+        results = []
+        for done, scores in zip(both, sums, strict=True):
+            if not isinstance(done, Done):
+                raise InputError(f"pair '{done.name}' cannot be used: {done.message}")
+            results.append(done.result)
+            images = (torch.from_numpy(image)[None] for image in done.compared())
+            for key, value in score(*images, metrics=scores).items():
+                scores[key] += float(value)
+        exact, quantised = results
+        difference = 255 * np.abs(quantised.luminance - exact.luminance)
+        largest, total = max(largest, float(difference.max())), total + float(difference.sum(dtype=np.float64))
+        equal, pixels = equal + int((quantised.labels == exact.labels).sum()), pixels + exact.labels.size
+    before, after = ({key: value / len(table) for key, value in scores.items()} for scores in sums)
+    return Quality(len(table), largest, total / pixels, equal / pixels, before, after)

@@ -1,0 +1,343 @@
+"""ViR-MFS for inference: what `tectum.models.virmfs` computes in eval mode, with the weights multiplied out.
+
+What is folded, next to what the trained module already leaves out:
+
+- Attention: the 1/√d of the scores is in the query's weights. A constant added to every key cancels in the softmax, so
+  keys have no bias; the rows of the attention sum to one, so the value's bias is in the projection's. With one head the
+  projection is in the values' weights, which there are far fewer of than queries. Without spatial reduction, queries,
+  keys and values are one product.
+- Wavelets: the channel scales, the mix of the high-frequency bands and the 1/2 of the Haar transform and its inverse
+  are in the depth-wise 5x5 convolutions, which run on the mixed feature once; the gates' batch norm is in their
+  convolution. The symmetric wiring computes the gates of both orders by one convolution, and projects their sum once.
+- Heads: batch norm and every bias are in the 1x1 convolution per stage; that of 1/32 contains the convolution that
+  fuses the modalities there, since nothing else reads it.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tectum.models.backbones.mit import Attention, Block, MixVisionTransformer, Stage
+from tectum.models.base import luminance
+from tectum.models.deploy.base import Deployed
+from tectum.models.deploy.folding import convolution, doubles, linear, pointwise, reshaped, with_norm
+from tectum.models.virmfs import LowFrequencyGate, MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
+
+# The modalities pass as one batch of 2B, visible first. `count` is B.
+
+
+class DeployedViRMFS(Deployed):
+    """The folded form of a `ViRMFS`; see `Deployed`."""
+
+    def __init__(self, model: ViRMFS) -> None:
+        super().__init__(model)
+        self.input_mean = model.input_mean
+        self.backbone = DeployedBackbone(model.backbone, model.input_scale)
+        # The features of the stages have a height and width that are multiples of 8, 4 and 2.
+        self.fusions = nn.ModuleList(
+            DeployedWaveletFusion(module, even_levels)
+            for module, even_levels in zip(model.fusions, (3, 2, 1), strict=True)
+            if isinstance(module, MultiScaleWaveletFusion)
+        )
+        self.segmentation_head = DeployedHead(model.segmentation_head, model.deepest_fusion)
+        self.fusion_head = DeployedHead(model.fusion_head, model.deepest_fusion)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        count, size = visible.shape[0], visible.shape[-2:]
+        grey = luminance(visible)
+        planes = torch.cat((grey, infrared))
+        # Not folded: zero padding follows the centring.
+        both = self.backbone(planes - self.input_mean if self.input_mean else planes)
+        features = [fusion(feature, count) for fusion, feature in zip(self.fusions, both, strict=False)]
+        features.append(torch.cat((both[3][:count], both[3][count:]), dim=1))
+        weights, logits = (
+            F.interpolate(head(features), size, mode="bilinear", align_corners=True)
+            for head in (self.fusion_head, self.segmentation_head)
+        )
+        return weights[:, :1] * grey + weights[:, 1:] * infrared, logits
+
+
+class DeployedBackbone(nn.Module):
+    """MiT encoder of one-channel planes: (B, 1, H, W) -> four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
+
+    def __init__(self, backbone: MixVisionTransformer, input_scale: float) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for index, stage in enumerate(backbone.stages):
+            assert isinstance(stage, Stage)
+            self.stages.append(DeployedStage(stage, input_scale if index == 0 else None))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+class DeployedStage(nn.Module):
+    def __init__(self, stage: Stage, input_scale: float | None) -> None:
+        super().__init__()
+        projection = stage.embedding.projection
+        if input_scale is not None:  # the first stage: a grey plane, which stands for as many equal ones
+            weight, bias = doubles(projection)
+            self.projection = reshaped(projection, weight.sum(dim=1, keepdim=True) * input_scale, bias)
+        else:
+            self.projection = copy.deepcopy(projection)
+        self.embedding_norm = copy.deepcopy(stage.embedding.norm)
+        self.blocks = nn.ModuleList(DeployedBlock(block) for block in stage.blocks if isinstance(block, Block))
+        self.norm = copy.deepcopy(stage.norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.projection(x)
+        size = x.shape[-2:]
+        x = self.embedding_norm(_to_tokens(x))
+        for block in self.blocks:
+            x = block(x, size)
+        return _to_map(self.norm(x), size)
+
+
+class DeployedBlock(nn.Module):
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.norm1 = copy.deepcopy(block.norm1)
+        self.attention = DeployedAttention(block.attention)
+        self.norm2 = copy.deepcopy(block.norm2)
+        ffn = block.ffn
+        # The linear layers as 1x1 convolutions: the feature four times as wide is never transposed.
+        self.ffn = nn.Sequential(
+            pointwise(*doubles(ffn.expand)),
+            copy.deepcopy(ffn.depthwise),
+            nn.GELU(approximate="tanh"),
+            pointwise(*doubles(ffn.contract)),
+        )
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        x = x + self.attention(self.norm1(x), size)
+        return x + _to_tokens(self.ffn(_to_map(self.norm2(x), size)))
+
+
+class DeployedAttention(nn.Module):
+    """Multi-head self-attention on a reduced map: (B, N, C) -> the same."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        query, query_bias = doubles(attention.query)
+        key, value = doubles(attention.key_value)[0].chunk(2)
+        value_bias = doubles(attention.key_value)[1].chunk(2)[1]
+        projection, bias = doubles(attention.projection)
+        scale = (len(query) // self.heads) ** -0.5
+        query, query_bias = query * scale, query_bias * scale
+        bias = bias + projection @ value_bias
+        zeros = torch.zeros_like(bias)
+        self.projection: nn.Linear | None = None
+        if self.heads == 1:
+            value, value_bias = projection @ value, bias
+        else:
+            self.projection, value_bias = linear(projection, bias), zeros
+        self.reduction = copy.deepcopy(attention.reduction)
+        self.reduction_norm = copy.deepcopy(attention.reduction_norm)
+        if self.reduction is None:
+            self.joint = linear(torch.cat((query, key, value)), torch.cat((query_bias, zeros, value_bias)))
+        else:
+            self.query = linear(query, query_bias)
+            self.key_value = linear(
+                torch.cat((key, value)), torch.cat((zeros, value_bias)) if self.heads == 1 else None
+            )
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        if self.reduction is None or self.reduction_norm is None:
+            query, key, value = self._heads(self.joint(x), 3)
+        else:
+            source = self.reduction_norm(_to_tokens(self.reduction(_to_map(x, size))))
+            query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            key, value = self._heads(self.key_value(source), 2)
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0).transpose(1, 2).flatten(2)
+        return attended if self.projection is None else self.projection(attended)
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, N, parts * C) -> (B, heads, N, C / heads), `parts` times."""
+        return x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+
+class DeployedWaveletFusion(nn.Module):
+    """MWFM: (2B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        fusion: the trained module.
+        even_levels: number of wavelet levels on which height and width are certain to be even.
+    """
+
+    def __init__(self, fusion: MultiScaleWaveletFusion, even_levels: int) -> None:
+        super().__init__()
+        self.symmetric = fusion.symmetric
+        weight, bias = doubles(fusion.base_convolution)
+        scale = fusion.base_scale.weight.detach().double().flatten()
+        bias = bias * scale * (2 if self.symmetric else 1)  # once for each order
+        self.base = reshaped(fusion.base_convolution, weight * scale.view(-1, 1, 1, 1), bias)
+        levels = [level for level in fusion.levels if isinstance(level, WaveletLevel)]
+        self.wavelet: DeployedWaveletLevel | None = None
+        for index, level in reversed(list(enumerate(levels))):
+            self.wavelet = DeployedWaveletLevel(level, self.symmetric, index, index < even_levels, self.wavelet)
+
+    def forward(self, both: Tensor, count: int) -> Tensor:
+        assert self.wavelet is not None
+        base = both[:count] + both[count:] if self.symmetric else both[:count]
+        return self.wavelet(both, count) + self.base(base)
+
+
+class DeployedWaveletLevel(nn.Module):
+    """One wavelet level and those below it: (2B, C, H, W) -> (B, C, H, W).
+
+    The Haar transforms are left without their 1/2. That makes the input of level n 2^n times too large, its sub-bands
+    2^(n+1) times, and would make its result as many times too large: the convolutions divide by both.
+    """
+
+    shares: Tensor
+
+    def __init__(
+        self, level: WaveletLevel, symmetric: bool, index: int, even: bool, below: "DeployedWaveletLevel | None"
+    ) -> None:
+        super().__init__()
+        self.even = even
+        self.below = below
+        divisor = 2.0 ** (index + 1)
+        weight, _ = doubles(level.convolution)
+        weight = (weight * level.scale.weight.detach().double().view(-1, 1, 1, 1)).unflatten(0, (-1, 4)) / divisor
+        channels = len(weight)
+        self.low = convolution(weight[:, 0], padding=2, groups=channels)
+        self.gate = DeployedGate(level.gate, symmetric, divisor)
+
+        first, second = (torch.as_tensor(share, dtype=weight.dtype, device=weight.device) for share in level.mix())
+        high = weight[:, 1:] / divisor  # (C, 3, 1, 5, 5)
+        self.source = "visible"
+        if symmetric:
+            self.source, high = "sum", high * (first + second)[..., None]
+        elif level.high_frequency == "learned":
+            self.source = "mixed"
+            shares = torch.stack((first, second)).detach()  # (2, C, 3, 1, 1)
+            self.register_buffer("shares", shares.transpose(1, 2).flatten(1, 2)[:, None].float())
+        elif level.high_frequency == "infrared":
+            self.source = "infrared"
+        elif level.high_frequency != "visible":
+            self.source, high = "sum", high * first
+        # Band by band, as the sub-bands are joined, where the trained module has channel by channel.
+        self.high = convolution(high.transpose(0, 1).flatten(0, 1), padding=2, groups=3 * channels)
+
+    def forward(self, both: Tensor, count: int) -> Tensor:
+        height, width = both.shape[-2:]
+        top, bottom = self._neighbours(both, 2)
+        low_rows = top + bottom
+        left, right = self._neighbours(low_rows, 3)
+        low = left + right
+        fused = self.gate(self.low(low), count)
+        if self.below is not None:
+            fused = fused + self.below(low, count)
+
+        left, right = self._source(left, count), self._source(right, count)
+        high_left, high_right = self._neighbours(self._source(top, count) - self._source(bottom, count), 3)
+        high = torch.cat((high_left + high_right, left - right, high_left - high_right), dim=1)
+        if self.source == "mixed":
+            high = self.shares[0] * high[:count] + self.shares[1] * high[count:]
+        hl, lh, hh = self.high(high).chunk(3, dim=1)
+
+        low_left, low_right, high_left, high_right = fused + lh, fused - lh, hl + hh, hl - hh
+        corners = (low_left + high_left, low_right + high_right, low_left - high_left, low_right - high_right)
+        whole = F.pixel_shuffle(torch.stack(corners, dim=2).flatten(1, 2), 2)
+        if self.even:
+            return whole
+        # Not by slicing: the memory layout of a slice depends on whether it cuts, which an exporter would hold fixed.
+        rows, columns = (torch.arange(side, device=whole.device) for side in (height, width))
+        return whole.index_select(2, rows).index_select(3, columns)
+
+    def _neighbours(self, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """Every other row (dim 2) or column (dim 3) of x, from the first and from the second on.
+
+        Where their number is odd, the last one is its own neighbour, as if it were repeated.
+        """
+        size = x.shape[dim]
+        if not self.even:
+            first = torch.arange(0, size, 2, device=x.device)
+            return x.index_select(dim, first), x.index_select(dim, (first + 1).clamp(max=size - 1))
+        # ":-1" has no effect but that both have size // 2 elements also in the eyes of an exporter.
+        return (x[:, :, :-1:2], x[:, :, 1::2]) if dim == 2 else (x[..., :-1:2], x[..., 1::2])
+
+    def _source(self, both: Tensor, count: int) -> Tensor:
+        """What the high-frequency bands are computed from."""
+        if self.source == "visible":
+            return both[:count]
+        if self.source == "infrared":
+            return both[count:]
+        return both[:count] + both[count:] if self.source == "sum" else both
+
+
+class DeployedGate(nn.Module):
+    """Gated sum of two LL bands, for the symmetric wiring in both orders: (2B, C, h, w) -> (B, C, h, w)."""
+
+    def __init__(self, gate: LowFrequencyGate, symmetric: bool, divisor: float) -> None:
+        super().__init__()
+        self.symmetric = symmetric
+        reduction, norm, _, expansion, _ = gate.gates
+        assert isinstance(reduction, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(expansion, nn.Conv2d)
+        weight, bias = with_norm(*doubles(reduction), norm)
+        widened, _ = doubles(expansion)
+        projection, projection_bias = doubles(gate.projection)
+        if symmetric:
+            # The other order sees the halves exchanged, and its gates are exchanged back.
+            weight, bias = torch.cat((weight, weight.roll(weight.shape[1] // 2, 1))), bias.repeat(2)
+            widened = torch.cat((widened, widened.roll(len(widened) // 2, 0)))
+            projection_bias = 2 * projection_bias
+        self.reduction = convolution(weight, bias, padding=1)
+        self.expansion = convolution(widened, groups=2 if symmetric else 1)
+        self.projection = convolution(projection / divisor, projection_bias / divisor)
+
+    def forward(self, low: Tensor, count: int) -> Tensor:
+        pair = torch.cat((low[:count], low[count:]), dim=1)
+        gates = torch.sigmoid(self.expansion(F.relu(self.reduction(pair))))
+        if self.symmetric:
+            one, other = gates.chunk(2, dim=1)
+            gates = one + other
+        first, second = (gates * pair).chunk(2, dim=1)
+        return self.projection(first + second)
+
+
+class DeployedHead(nn.Module):
+    """MLP head: three fused features and both features of 1/32, joined -> (B, out_channels, H/4, W/4)."""
+
+    def __init__(self, head: MLPHead, deepest_fusion: nn.Conv2d) -> None:
+        super().__init__()
+        linears = [doubles(module) for module in head.linears if isinstance(module, nn.Linear)]
+        # The fuse convolution sees the deepest stage first.
+        blocks = doubles(head.fuse)[0].flatten(1).chunk(len(linears), dim=1)[::-1]
+        weights = [block @ weight for block, (weight, _) in zip(blocks, linears, strict=True)]
+        bias = sum(block @ bias for block, (_, bias) in zip(blocks, linears, strict=True))
+        deepest, deepest_bias = doubles(deepest_fusion)
+        bias = bias + weights[3] @ deepest_bias
+        weights[3] = weights[3] @ deepest.flatten(1)
+        joined, bias = with_norm(torch.cat(weights, dim=1)[:, :, None, None], bias, head.norm)
+        parts = joined.split([weight.shape[1] for weight in weights], dim=1)
+        # Upsampling leaves a constant as it is, so that one stage can add it for all.
+        self.projections = nn.ModuleList(convolution(part, None if i else bias) for i, part in enumerate(parts))
+        self.prediction = copy.deepcopy(head.prediction)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        size = features[0].shape[-2:]
+        total = self.projections[0](features[0])
+        for feature, projection in zip(features[1:], self.projections[1:], strict=True):
+            total += F.interpolate(projection(feature), size, mode="bilinear", align_corners=False)
+        return self.prediction(F.relu(total, inplace=True))
+
+
+def _to_map(tokens: Tensor, size: torch.Size) -> Tensor:
+    """(B, H*W, C) -> (B, C, H, W), a view whose memory stays channels-last."""
+    return tokens.transpose(1, 2).unflatten(2, size)
+
+
+def _to_tokens(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H*W, C)."""
+    return features.flatten(2).transpose(1, 2)

@@ -1,0 +1,54 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import tectum
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("published", BENCHMARKS / "published.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("virmfs_b0", {}),
+        ("virmfs_b0", {"wiring": "symmetric", "input_mean": 0.5, "input_scale": 2.0}),
+        ("mafs_r18", {"gate": "paired"}),
+        ("mafs_r18", {"gate": "first"}),
+    ],
+    ids=["asymmetric", "symmetric", "paired", "first"],
+)
+def test_published_networks_compute_the_same(benchmark, name, arguments):
+    torch.manual_seed(0)
+    model = tectum.create_model(name, **arguments).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    # In float64: the invertible blocks of MAFS amplify rounding.
+    visible, infrared = torch.rand(1, 3, 64, 96).double(), torch.rand(1, 1, 64, 96).double()
+    with torch.no_grad():
+        fused, logits = benchmark.published(model).double()(visible, infrared)
+        expected = model.double()(visible, infrared)
+    torch.testing.assert_close(fused, expected.fused, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits, expected.logits, atol=1e-6, rtol=0)
+
+
+def test_published_networks_do_the_published_work(benchmark):
+    # 19.0 GMACs of ViR-MFS b0 were measured on the released network, with two backbone passes and unfolded heads.
+    network = benchmark.published(tectum.create_model("virmfs_b0"))
+    assert benchmark.gigaflops(network, 480, 640) == pytest.approx(38.0, abs=0.3)
+
+
+def test_unpublished_options_are_refused(benchmark):
+    with pytest.raises(ValueError, match="one wavelet level"):
+        benchmark.published(tectum.create_model("virmfs_b0", levels=2))

@@ -1,0 +1,85 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tectum
+from tectum import Predictor, __version__, create_model
+from tectum.errors import MissingExtraError
+from tectum.export import export
+from tectum.predict.backends import open_export
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    model = create_model("virmfs_b0", classes=4).eval()
+    model.metadata = {
+        "name": "random",
+        "class_names": ["none", "<car>", "person", "Straße"],
+        "palette": [[0, 0, 0], [1, 2, 3], [250, 0, 0], [0, 9, 255]],
+        "licence": "CC-BY-4.0",
+    }
+    return model
+
+
+@pytest.fixture(scope="module")
+def written(network, tmp_path_factory):
+    return export(network, tmp_path_factory.mktemp("onnx") / "b0.onnx", format="onnx")
+
+
+@pytest.mark.parametrize("size", [(1, 64, 64), (2, 64, 96), (3, 96, 32), (1, 32, 160)])
+def test_equals_torch_at_any_size_and_batch(network, written, size):
+    rng = np.random.default_rng(0)
+    visible, infrared = (rng.random((size[0], channels, *size[1:]), np.float32) for channels in (3, 1))
+    found = open_export(written.file).run(visible, infrared)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(visible), torch.from_numpy(infrared))
+    assert found.fused.dtype == found.logits.dtype == np.float32
+    assert found.fused.shape == (size[0], *size[1:])
+    assert np.abs(found.fused - expected.fused[:, 0].numpy()).max() < 1e-4
+    assert (found.logits.argmax(1) == expected.logits.argmax(1).numpy()).mean() > 0.999
+
+
+def test_one_file_that_onnx_itself_accepts(written):
+    assert [path.name for path in written.file.parent.iterdir()] == ["b0.onnx"]
+    model = onnx.load(written.file)
+    onnx.checker.check_model(model)
+    assert str(Path(tectum.__file__).parent).encode() not in written.file.read_bytes()  # nor where it was made
+    names = [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
+    assert names == [["visible", "infrared"], ["fused", "logits"]]
+    free = [not dimension.HasField("dim_value") for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+    assert free == [True, False, True, True]
+
+
+def test_report(written):
+    assert [check.content for check in written.checks] == ["random", "rendered scene"]
+    assert max(check.fused for check in written.checks) < 0.02
+    assert min(check.labels for check in written.checks) > 0.999
+
+
+def test_metadata_come_back(network, written):
+    predictor = Predictor(written.file)
+    assert predictor.backend.runtime == "onnx"
+    assert predictor.name == "random"
+    assert predictor.class_names == tuple(network.metadata["class_names"])
+    assert predictor.palette.tolist() == network.metadata["palette"]
+    (entry,) = (entry for entry in onnx.load(written.file).metadata_props if entry.key == "tectum")
+    metadata = json.loads(entry.value)
+    assert metadata == predictor.backend.metadata
+    assert (metadata["tectum"], metadata["licence"], metadata["precision"]) == (__version__, "CC-BY-4.0", "float32")
+    assert (metadata["classes"], metadata["stride"], metadata["architecture"]) == (4, 32, "virmfs_b0")
+
+
+def test_without_onnxruntime_the_extra_is_named(written, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"backend onnx needs .*pip install 'tectum\[export\]'"):
+        Predictor(written.file)

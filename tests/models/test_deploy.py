@@ -1,0 +1,140 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import tectum
+
+
+def randomised(name, **arguments):
+    """A network in eval mode in which nothing is at the value where folding it would be trivial."""
+    torch.manual_seed(0)
+    model = tectum.create_model(name, **arguments).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            # Biases, norms, gammas, factors per channel, temperatures and mixes; not the weights of layers.
+            if parameter.ndim == 1 or key.endswith(("scale.weight", "temperature", "mix_logits")):
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+def random_pair(height=64, width=96, batch=1, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(batch, channels, height, width, generator=generator).to(dtype) for channels in (3, 1))
+
+
+def largest_differences(model, deployed, pair):
+    with torch.no_grad():
+        expected, (fused, logits) = model(*pair), deployed(*pair)
+    assert fused.shape == expected.fused.shape
+    assert logits.shape == expected.logits.shape
+    assert fused.dtype == logits.dtype == pair[0].dtype
+    return max((fused - expected.fused).abs().max(), (logits - expected.logits).abs().max()).item()
+
+
+def flops(network, height=480, width=640):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(*(torch.empty(1, channels, height, width, device="meta") for channels in (3, 1)))
+    return counter.get_total_flops() / 1e9
+
+
+# Measured: at most 6e-7.
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *(
+            ("virmfs_b0", {"wiring": wiring, "levels": levels, "high_frequency": source})
+            for wiring in ("asymmetric", "symmetric")
+            for levels, source in ((1, "visible"), (1, "learned"), (2, "visible"), (2, "learned"))
+        ),
+        ("virmfs_b0", {"high_frequency": "infrared"}),
+        ("virmfs_b0", {"high_frequency": "mean"}),
+        ("virmfs_b0", {"high_frequency": "sum"}),
+        ("virmfs_b0", {"wiring": "symmetric", "high_frequency": "sum"}),
+        ("virmfs_b0", {"input_mean": 0.4, "input_scale": 3.0, "levels": 4}),
+        ("virmfs_b1", {"classes": 15}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(str(v) for v in value.values()),
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_virmfs_equals_the_trained_network(name, arguments, batch):
+    model = randomised(name, **arguments)
+    assert largest_differences(model, model.deploy(), random_pair(batch=batch)) < 5e-6
+
+
+# In float64, since the invertible blocks amplify rounding: both forms are some 3e-5 away from it in float32. Measured:
+# at most 4e-6, from the rounding of the folded weights.
+@pytest.mark.parametrize(("size", "gate", "batch"), [("r18", "paired", 2), ("r18", "first", 1), ("r50", "paired", 1)])
+def test_mafs_equals_the_trained_network(size, gate, batch):
+    model = randomised(f"mafs_{size}", classes=5, gate=gate)
+    deployed = model.deploy()
+    assert largest_differences(model, deployed, random_pair(batch=batch)) < 5e-4
+    pair = random_pair(batch=batch, dtype=torch.float64)
+    assert largest_differences(model.double(), deployed.double(), pair) < 2e-5
+
+
+@pytest.mark.parametrize("name", ["virmfs_b0", "mafs_r18"])
+def test_the_trained_network_is_left_as_it_is(name):
+    model = randomised(name)
+    pair = random_pair(batch=2)
+    with torch.no_grad():
+        expected = model(*pair)
+    model.train()
+    model.metadata["name"] = "mine"
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    random_state = torch.get_rng_state()
+    deployed = model.deploy()
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), atol=0, rtol=0)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+    # It computes what eval mode computes, whatever happens to the trained network.
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+        fused, logits = deployed.train()(*pair)
+    torch.testing.assert_close(fused, expected.fused, atol=5e-4, rtol=0)
+    torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=0)
+    assert not any(parameter.requires_grad for parameter in deployed.parameters())
+    assert (deployed.architecture, deployed.classes, deployed.stride) == (name, model.classes, model.stride)
+    assert deployed.arguments == model.arguments
+    assert deployed.arguments is not model.arguments
+    assert deployed.metadata["name"] == "mine"
+
+
+# A multiplication and an addition count as two.
+@pytest.mark.parametrize(
+    ("name", "trained", "deployed"),
+    [("virmfs_b0", 17.40, 17.11), ("virmfs_b1", 54.20, 52.92), ("mafs_r18", 374.79, 371.57)],
+)
+def test_less_arithmetic(name, trained, deployed):
+    with torch.device("meta"):
+        model = tectum.create_model(name).eval()
+    counts = flops(model), flops(model.deploy())
+    print(f"{name}: {counts[0]:.2f} -> {counts[1]:.2f} GFLOPs at 640x480")
+    assert counts == pytest.approx((trained, deployed), abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("virmfs_b0", {}), ("virmfs_b0", {"wiring": "symmetric", "levels": 2}), ("mafs_r18", {"classes": 5})],
+    ids=["asymmetric", "symmetric-2", "mafs"],
+)
+def test_exports_for_any_batch_and_size(name, arguments):
+    model = randomised(name, **arguments)
+    batch = torch.export.Dim("batch", max=64)
+    height, width = (32 * torch.export.Dim(side, min=2, max=128) for side in ("rows", "columns"))
+    sizes = {0: batch, 2: height, 3: width}
+    # Traced where no feature has a side of one pixel.
+    program = torch.export.export(
+        model.deploy(), random_pair(128, 160, 2), dynamic_shapes={"visible": sizes, "infrared": sizes}
+    )
+    for pair in (random_pair(160, 128, 1), random_pair(128, 192, 3)):
+        assert largest_differences(model, program.module(), pair) < (5e-4 if name == "mafs_r18" else 5e-6)

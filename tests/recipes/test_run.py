@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from tectum.recipes.config import OptimiserConfig
+from tectum.recipes.run import make_optimiser, set_learning_rate
+
+
+def rates(total, **settings):
+    config = OptimiserConfig(**settings)
+    optimiser = make_optimiser(config, [torch.nn.Parameter(torch.zeros(2, 2))])
+    result = []
+    for step in range(total):
+        result.append(set_learning_rate(optimiser, config, step, total))
+        assert {group["lr"] for group in optimiser.param_groups} == {result[-1]}
+    return result
+
+
+def test_constant_schedule_stays():
+    assert rates(4, lr=0.1) == [0.1] * 4
+
+
+def test_poly_schedule_falls_as_the_power_of_what_is_left():
+    expected = [0.1 * (1 - step / 8) ** 0.9 for step in range(8)]
+    assert rates(8, lr=0.1, schedule="poly") == pytest.approx(expected)
+
+
+def test_poly_schedule_begins_after_the_warm_up():
+    result = rates(10, lr=0.1, schedule="poly", warmup_steps=2)
+    assert result[:3] == pytest.approx([0.05, 0.1, 0.1])
+    assert result[9] == pytest.approx(0.1 * (1 / 8) ** 0.9)
+
+
+def test_cosine_schedule_is_half_way_in_the_middle():
+    result = rates(10, lr=0.1, schedule="cosine", warmup_steps=2)
+    assert result[2] == pytest.approx(0.1)
+    assert result[6] == pytest.approx(0.05)
+
+
+def test_warm_up_is_linear_from_zero():
+    assert rates(6, lr=0.1, warmup_steps=4) == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_exponential_warm_up_begins_at_its_rate_and_grows_by_a_factor():
+    # PSFusion's ends, in two steps: 1e-5 to 1e-3.
+    assert rates(4, lr=1e-3, warmup_steps=2, warmup_from=1e-5) == pytest.approx([1e-5, 1e-4, 1e-3, 1e-3])
+
+
+def test_a_start_without_warm_up_steps_changes_nothing():
+    assert rates(3, lr=0.1, warmup_from=1e-5) == [0.1] * 3
+
+
+def test_sgd_with_momentum_and_weight_decay_of_matrices_only():
+    config = OptimiserConfig(name="sgd", lr=0.1, momentum=0.5, weight_decay=0.2)
+    matrix, vector = (torch.nn.Parameter(torch.ones(shape)) for shape in ((1, 1), (1,)))
+    optimiser = make_optimiser(config, [matrix, vector])
+    assert isinstance(optimiser, torch.optim.SGD)
+    decayed, plain, decayed_velocity, plain_velocity = 1.0, 1.0, 0.0, 0.0
+    for _ in range(3):
+        matrix.grad, vector.grad = torch.ones(1, 1), torch.ones(1)
+        optimiser.step()
+        decayed_velocity = 0.5 * decayed_velocity + 1 + 0.2 * decayed
+        plain_velocity = 0.5 * plain_velocity + 1
+        decayed, plain = decayed - 0.1 * decayed_velocity, plain - 0.1 * plain_velocity
+    assert matrix.item() == pytest.approx(decayed)
+    assert vector.item() == pytest.approx(plain)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_the_config_names_the_optimiser(name, kind):
+    assert type(make_optimiser(OptimiserConfig(name=name, lr=0.1), [torch.nn.Parameter(torch.ones(1))])) is kind
