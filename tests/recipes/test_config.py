@@ -33,6 +33,7 @@ def test_overrides_reach_lists_and_missing_sections(tmp_path):
         ("data.augmentation.crops=4", "did you mean 'crop'"),
         ("run.batch=0", r"run\.batch: Input should be greater than or equal to 1"),
         ("meta.schedule=never", r"meta\.schedule: Input should be 'first_release' or 'second_release'"),
+        ("data.augmentation.turn=0.5", r"data\.augmentation: Value error, turn needs crop"),
         ("run.epochs", "is no override: write key=value"),
         ("data.train.4.root=x", "points to nothing"),
         ("run.epochs.deeper=1", "points to nothing"),

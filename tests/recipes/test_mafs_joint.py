@@ -188,7 +188,7 @@ def test_gradient_is_that_of_the_weighted_tasks(random_batch, scenes):
     assert equal == [1, 1]
     assert [weight.item() for weight in weights] == pytest.approx([0.5, 1.5], abs=0.02)
     for weight, gradient, alone in zip(weights, weighted, plain, strict=True):
-        torch.testing.assert_close(gradient, weight * alone, atol=0, rtol=1e-3)
+        assert (gradient - weight * alone).norm() < 1e-3 * gradient.norm()
 
 
 def test_batch_without_labels_trains_fusion_alone(random_batch, scenes, teacher):
@@ -226,7 +226,7 @@ def test_teacher_sees_the_labelled_pairs_in_the_colours_of_the_fused_image(rando
     fused = 0.4 + 0.2 * batch.infrared
     logits = random_outputs(3, 64)[0]
     config = TeacherConfig(model="spy", weight=3)
-    term = distillation_term(logits, fused, batch, spy, config, "float32")
+    term = distillation_term(logits, fused, batch, spy, config, "float32", Accelerator(cpu=True))
     assert term > 0
     visible, infrared = spy.seen
     assert torch.equal(infrared, batch.infrared[[0, 2]])
@@ -235,7 +235,8 @@ def test_teacher_sees_the_labelled_pairs_in_the_colours_of_the_fused_image(rando
     torch.testing.assert_close(chroma[0], chroma[1])
     assert torch.autograd.grad(term, logits)[0][1].abs().sum() == 0
     agreeing = 5 * torch.cat([batch.infrared] * 9, dim=1)
-    assert distillation_term(agreeing, fused, batch, spy, config, "float32").item() == pytest.approx(0, abs=1e-5)
+    same = distillation_term(agreeing, fused, batch, spy, config, "float32", Accelerator(cpu=True))
+    assert same.item() == pytest.approx(0, abs=1e-5)
 
 
 def test_teacher_of_other_classes_is_refused(scenes, tmp_path):
@@ -361,7 +362,6 @@ batch = Sample(
     torch.randint(0, 9, (4, 64, 64), generator=generator),
 )
 batch.labels[0, :40] = 255
-batch.labels[1] = 255
 batch.labels[3] = 255
 share = 4 // accelerator.num_processes
 at = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)

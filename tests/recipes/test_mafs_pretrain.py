@@ -8,7 +8,7 @@ from PIL import Image
 
 import tectum
 from tectum.data.masking import MaskedPair
-from tectum.errors import ConfigError
+from tectum.errors import ConfigError, InputError
 from tectum.losses.reconstruction import reconstruction_losses
 from tectum.models.base import luminance
 from tectum.models.mafs import MaskedAutoencoder
@@ -211,6 +211,12 @@ def test_killed_and_resumed_gives_the_uninterrupted_weights(scenes, whole_and_br
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     for picture in (whole / "pictures").iterdir():
         assert picture.read_bytes() == (broken / "pictures" / picture.name).read_bytes()
+
+
+def test_a_batch_of_one_gets_one_sentence():
+    autoencoder = MaskedAutoencoder(tectum.create_model("mafs_r18"))
+    with pytest.raises(InputError, match="at least two pairs"):
+        autoencoder(torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64))
 
 
 def test_crops_of_one_size_are_required(scenes, tmp_path):

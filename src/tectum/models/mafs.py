@@ -562,6 +562,12 @@ class MAFS(FusionSegmenter):
         self.fusion_decoder = InvertibleFusionDecoder()
         self.segmentation_decoder = SegmentationDecoder(classes)
 
+    def check_inputs(self, visible: Tensor, infrared: Tensor) -> None:
+        """Raise InputError as every network does, and in training mode for a batch of one."""
+        super().check_inputs(visible, infrared)
+        if self.training and len(visible) < 2:
+            raise InputError("MAFS trains on batches of at least two pairs, but this one has one: use a larger batch")
+
     def encode(self, visible: Tensor, infrared: Tensor) -> FusedFeatures:
         """Features of both modalities, fused at every scale."""
         visible_full, visible = self.visible_encoder.stem(visible)
@@ -597,8 +603,6 @@ class MAFS(FusionSegmenter):
     def forward(self, visible: Tensor, infrared: Tensor, auxiliary: bool | None = None) -> Output:
         """Both tasks. `auxiliary` asks for the auxiliary outputs or leaves them out; None: in training mode only."""
         self.check_inputs(visible, infrared)
-        if self.training and len(visible) < 2:
-            raise InputError("MAFS trains on batches of at least two pairs, but this one has one: use a larger batch")
         features = self.encode(visible, infrared)
         fused, detail = self.fuse_image(features)
         logits, aux = self.segment(features, detail, self.training if auxiliary is None else auxiliary)

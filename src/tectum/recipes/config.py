@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tectum.errors import ConfigError
 
@@ -46,6 +46,12 @@ class AugmentationConfig(Section):
     brightness: float = Field(0.0, ge=0, lt=1)
     gamma: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _turned_images_stay_one_size(self) -> "AugmentationConfig":
+        if self.turn and self.crop is None:
+            raise ValueError("turn needs crop, since a turned image that is not square has another size")
+        return self
 
 
 class DataConfig(Section):

@@ -186,18 +186,25 @@ def segmentation_terms(
 
 
 def distillation_term(
-    logits: Tensor, fused: Tensor, batch: Sample, teacher: FusionSegmenter, config: TeacherConfig, precision: Precision
+    logits: Tensor,
+    fused: Tensor,
+    batch: Sample,
+    teacher: FusionSegmenter,
+    config: TeacherConfig,
+    precision: Precision,
+    accelerator: Accelerator,
 ) -> Tensor:
-    """Weighted distance of the logits to the teacher's on the labelled pairs of the batch; 0 if there are none."""
+    """Weighted distance of the logits to the teacher's, a mean over the labelled pairs; 0 if there are none."""
     labelled = (batch.labels != IGNORE).flatten(1).any(dim=1)
-    if not labelled.any():
-        return logits.new_zeros(())
-    visible, infrared = batch.visible[labelled], batch.infrared[labelled]
-    with torch.no_grad(), torch.autocast(fused.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        # The fused image in colour, as users see it.
-        coloured = (visible + fused[labelled].clamp(0, 1) - luminance(visible)).clamp(0, 1)
-        target = teacher(coloured, infrared).logits.float()
-    return config.weight * channel_distillation(logits[labelled], target, config.temperature)
+    total, count = logits.new_zeros(()), labelled.sum().float()
+    if labelled.any():
+        visible, infrared = batch.visible[labelled], batch.infrared[labelled]
+        with torch.no_grad(), run.autocast(precision, accelerator):
+            # The fused image in colour, as users see it.
+            coloured = (visible + fused[labelled].clamp(0, 1) - luminance(visible)).clamp(0, 1)
+            target = teacher(coloured, infrared).logits.float()
+        total = count * channel_distillation(logits[labelled], target, config.temperature)
+    return config.weight * run.mean_over_processes(total, count, accelerator)
 
 
 def joint_step(
@@ -221,7 +228,7 @@ def joint_step(
     segmentation = segmentation_terms(logits, output.aux, batch.labels, config.segmentation, class_weights, accelerator)
     if teacher is not None and config.teacher is not None:
         segmentation["distillation"] = distillation_term(
-            logits, fused, batch, teacher, config.teacher, config.run.precision
+            logits, fused, batch, teacher, config.teacher, config.run.precision, accelerator
         )
     losses = torch.stack([torch.stack(list(terms.values())).sum() for terms in (fusion, segmentation)])
     labelled = (batch.labels != IGNORE).any().float()
