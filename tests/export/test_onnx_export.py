@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tectum
-from tectum import Predictor, __version__, create_model
+from tectum import Predictor, __version__
 from tectum.errors import MissingExtraError
 from tectum.export import export
 from tectum.predict.backends import open_export
@@ -16,19 +16,6 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    model = create_model("virmfs_b0", classes=4).eval()
-    model.metadata = {
-        "name": "random",
-        "class_names": ["none", "<car>", "person", "Straße"],
-        "palette": [[0, 0, 0], [1, 2, 3], [250, 0, 0], [0, 9, 255]],
-        "licence": "CC-BY-4.0",
-    }
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -17,19 +17,6 @@ OpenVinoBackend = tectum.predict.backends.OpenVinoBackend
 
 
 @pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    model = create_model("virmfs_b0", classes=4).eval()
-    model.metadata = {
-        "name": "random",
-        "class_names": ["none", '<car> & "bike"', "person", "Straße"],
-        "palette": [[0, 0, 0], [1, 2, 3], [250, 0, 0], [0, 9, 255]],
-        "licence": "CC-BY-4.0",
-    }
-    return model
-
-
-@pytest.fixture(scope="module")
 def written(network, tmp_path_factory):
     return export(network, tmp_path_factory.mktemp("openvino") / "b0.xml", format="openvino")
 

@@ -247,10 +247,7 @@ def load_virmfs(tensors: Mapping[str, Tensor], path: str | Path, wiring: str | N
         classes = tensors["decode_head.linear_pred.weight"].shape[0]
     except KeyError as error:
         raise WeightsError(f"'{path}' is no ViR-MFS checkpoint, nor one of MAFS: it has no tensor {error}") from None
-    depths = tuple(
-        len({key.split(".")[2] for key in tensors if key.startswith(f"backbone.block{stage}.")})
-        for stage in range(1, 5)
-    )
+    depths = _depths(tensors, "backbone.block{}.", range(1, 5))
     sizes = [name for name, size in MIT_SIZES.items() if size.widths[0] == width and size.depths == depths]
     if not sizes:
         raise WeightsError(
@@ -270,6 +267,13 @@ def load_virmfs(tensors: Mapping[str, Tensor], path: str | Path, wiring: str | N
     return model
 
 
+def _depths(tensors: Mapping[str, Tensor], prefix: str, stages: range) -> tuple[int, ...]:
+    """Number of blocks of each stage, whose keys begin with `prefix` filled in, followed by the block's number."""
+    return tuple(
+        len({key.split(".")[2] for key in tensors if key.startswith(prefix.format(stage))}) for stage in stages
+    )
+
+
 def load_mafs(tensors: Mapping[str, Tensor], path: str | Path) -> MAFS:
     """The authors' MAFS checkpoint as a network of ours; size and classes are read off the tensors.
 
@@ -285,10 +289,7 @@ def load_mafs(tensors: Mapping[str, Tensor], path: str | Path) -> MAFS:
         classes = tensors["seg_decoder.seg_head.semantic_conv2.weight"].shape[0]
     except KeyError as error:
         raise WeightsError(f"'{path}' is no complete MAFS checkpoint: it has no tensor {error}") from None
-    depths = tuple(
-        len({key.split(".")[2] for key in tensors if key.startswith(f"encoder.encoder_rgb_layer{stage}.")})
-        for stage in range(3, 7)
-    )
+    depths = _depths(tensors, "encoder.encoder_rgb_layer{}.", range(3, 7))
     sizes = [name for name, depth in RESNET_DEPTHS.items() if depth == depths and RESNET_WIDTHS[name][0] == width]
     if not sizes:
         raise WeightsError(f"'{path}' has encoders of first width {width} and depths {depths}, which is no ResNet here")

@@ -275,7 +275,7 @@ class Predictor:
             return tile, None if tile == size else 1
         # The other half is for the images themselves, those read ahead, and everybody else.
         free = free_memory() // 2
-        affordable = free // getattr(self.backend, "bytes_per_pixel", BYTES_PER_PIXEL)
+        affordable = free // BYTES_PER_PIXEL
         pixels = size[0] * size[1]
         if pixels <= min(WHOLE_PIXELS, affordable):
             return size, affordable // pixels

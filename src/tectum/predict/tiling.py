@@ -35,7 +35,7 @@ Beyond, attention, whose cost grows with the square of the pixels, costs ViR-MFS
 """
 
 BYTES_PER_PIXEL = 2500
-"""Memory of a run per input pixel, for backends that do not state theirs: what the largest preset, mafs_r152, needs."""
+"""Memory of a run per input pixel, whatever the network: what the largest preset, mafs_r152, needs."""
 
 _UNKNOWN_MEMORY = 4 * 2**30
 

@@ -43,7 +43,7 @@ from tectum.losses.segmentation import (
     lovasz_softmax_sum,
     ohem_sum,
 )
-from tectum.models import create_model, load
+from tectum.models import load
 from tectum.models.base import FusionSegmenter, luminance
 from tectum.models.mafs import MAFS
 from tectum.recipes import run
@@ -276,48 +276,31 @@ def train(config: MafsJointConfig, directory: Path) -> Path:
     info = dataset_info(config.data.classes_of)
     classes = len(info.classes)
     table, validation = run.training_tables(config.data, config.run)
-    torch.manual_seed(config.run.seed)
-    model = create_model(config.model.name, classes=classes, **config.model.arguments)
-    if not isinstance(model, MAFS):
-        raise ConfigError(f"the recipe mafs_joint trains the mafs_* networks, not '{config.model.name}'")
+    model = run.create_network(config.model, MAFS, "mafs_joint", info, config.run.seed)
     if config.pretrained is not None:
         pretrained = load(config.pretrained)
         if not isinstance(pretrained, MAFS):
             raise ConfigError(f"pretrained must be a network of mafs_pretrain, but '{config.pretrained}' is none")
         model.initialise(pretrained)
-    model.metadata |= run.class_metadata(info)
     model = run.place(model, accelerator)
     teacher = load_teacher(config.teacher, classes, accelerator)
 
     class_weights = run.class_weights(config.segmentation.class_weights, info, accelerator.device)
-    balance = TaskBalance(
-        config.balance.kind,
-        ("fusion", "segmentation"),
-        config.balance.decay,
-        config.balance.reference_steps,
-        config.balance.temperature,
-    )
+    balance = TaskBalance(tasks=("fusion", "segmentation"), **config.balance.model_dump())
     optimiser = run.make_optimiser(config.optimiser, model.parameters())
     average = run.make_average(model, config.run.ema)
     evaluated = model if average is None else average.module
     state = {"model": model, "optimiser": optimiser, "average": average, "balance": balance}
 
-    steps_per_epoch = len(table) // config.run.batch
-    total = config.run.epochs * steps_per_epoch
-    with run.Session(config, config.run, directory, state, total, accelerator) as session:
+    with run.Session(config, config.run, directory, state, len(table), accelerator) as session:
         dataset = PairDataset(table, classes, run.make_augmentation(config.data.augmentation))
-        for step, batch in run.batches(
-            dataset, config.run, range(session.first_step, total), config.data.workers, accelerator
-        ):
-            epoch = step // steps_per_epoch
-            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
+        for step, epoch, batch in session.batches(dataset, config.data.workers):
+            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
             terms = joint_step(model, batch, config, class_weights, teacher, balance, accelerator)
             run.clip_and_step(optimiser, config.optimiser)
-            run.average_buffers(model, accelerator)
-            if average is not None:
-                average.update_parameters(model)
+            run.update_average(average, model, accelerator)
             session.log(step, epoch, terms, learning_rate)
-            if (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total:
+            if session.validation_due(step):
                 session.validate(step, epoch, evaluated, validation, config.run.monitor)
             session.checkpoint_if_due(step)
         session.finish(evaluated)

@@ -26,7 +26,6 @@ from tectum.data.pair import PairPaths
 from tectum.data.transforms import PairDataset, Sample, derive_seed
 from tectum.errors import ConfigError
 from tectum.losses.reconstruction import reconstruction_losses
-from tectum.models import create_model
 from tectum.models.base import luminance
 from tectum.models.mafs import MAFS, MaskedAutoencoder, Reconstruction
 from tectum.recipes import run
@@ -156,34 +155,22 @@ def train(config: MafsPretrainConfig, directory: Path) -> Path:
     accelerator = run.make_accelerator(config.run)
     table, validation = run.training_tables(config.data, config.run)
     info = dataset_info(config.data.classes_of)
-    torch.manual_seed(config.run.seed)
-    model = create_model(config.model.name, classes=len(info.classes), **config.model.arguments)
-    if not isinstance(model, MAFS):
-        raise ConfigError(f"the recipe mafs_pretrain trains the mafs_* networks, not '{config.model.name}'")
-    model.metadata |= run.class_metadata(info)
+    model = run.create_network(config.model, MAFS, "mafs_pretrain", info, config.run.seed)
     autoencoder = run.place(MaskedAutoencoder(model, config.reconstruction.decoder), accelerator)
     optimiser = run.make_optimiser(config.optimiser, autoencoder.parameters())
     average = run.make_average(autoencoder, config.run.ema)
     evaluated = autoencoder if average is None else average.module
     state = {"autoencoder": autoencoder, "optimiser": optimiser, "average": average}
 
-    steps_per_epoch = len(table) // config.run.batch
-    total = config.run.epochs * steps_per_epoch
-    with run.Session(config, config.run, directory, state, total, accelerator) as session:
+    with run.Session(config, config.run, directory, state, len(table), accelerator) as session:
         dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
-        for step, batch in run.batches(
-            dataset, config.run, range(session.first_step, total), config.data.workers, accelerator
-        ):
-            epoch = step // steps_per_epoch
-            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
+        for step, epoch, batch in session.batches(dataset, config.data.workers):
+            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
             terms = pretraining_step(autoencoder, batch, config.reconstruction, accelerator, config.run.precision)
             run.clip_and_step(optimiser, config.optimiser)
-            run.average_buffers(autoencoder, accelerator)
-            if average is not None:
-                average.update_parameters(autoencoder)
+            run.update_average(average, autoencoder, accelerator)
             session.log(step, epoch, terms, learning_rate)
-            due = (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total
-            if due and validation and accelerator.is_main_process:
+            if session.validation_due(step) and validation and accelerator.is_main_process:
                 scores, picture = validate(evaluated, validation, config, accelerator)
                 session.log_validation(step, epoch, scores)
                 session.log_picture(step, "reconstruction", picture)

@@ -41,13 +41,23 @@ from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.files import atomic_path, write_text
 from tectum.metrics.fusion import FusionScores
 from tectum.metrics.segmentation import SegmentationScores
+from tectum.models import create_model
 from tectum.models.base import FusionSegmenter
 from tectum.predict.predictor import Predictor
-from tectum.recipes.config import AugmentationConfig, DataConfig, OptimiserConfig, Precision, RunConfig, Source
+from tectum.recipes.config import (
+    AugmentationConfig,
+    DataConfig,
+    ModelConfig,
+    OptimiserConfig,
+    Precision,
+    RunConfig,
+    Source,
+)
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 Model = TypeVar("Model", bound=nn.Module)
+Network = TypeVar("Network", bound=FusionSegmenter)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -114,6 +124,20 @@ def class_weights(weights: list[float] | None, info: DatasetInfo, device: torch.
     return torch.tensor(weights, device=device)
 
 
+def create_network(config: ModelConfig, kind: type[Network], recipe: str, info: DatasetInfo, seed: int) -> Network:
+    """The network of the config with random weights drawn from `seed`, and the dataset's classes.
+
+    Raises:
+        ConfigError: when it is none of the kind that the recipe trains.
+    """
+    torch.manual_seed(seed)
+    model = create_model(config.name, classes=len(info.classes), **config.arguments)
+    if not isinstance(model, kind):
+        raise ConfigError(f"the recipe {recipe} trains the {kind.__name__.lower()}_* networks, not '{config.name}'")
+    model.metadata |= class_metadata(info)
+    return model
+
+
 def make_augmentation(config: AugmentationConfig) -> Augmentation:
     return Augmentation(**config.model_dump())
 
@@ -167,6 +191,13 @@ def make_average(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def update_average(average: AveragedModel | None, model: nn.Module, accelerator: Accelerator) -> None:
+    """After a step: one set of running statistics for all processes, then the moving average, if there is one."""
+    average_buffers(model, accelerator)
+    if average is not None:
+        average.update_parameters(model)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], accelerator: Accelerator) -> None:
@@ -253,7 +284,7 @@ class Session:
         run_config: its section `run`.
         directory: of the run.
         state: what a checkpoint holds, by name: objects with `state_dict` and `load_state_dict`, or None.
-        total: steps of the whole run.
+        rows: training pairs of an epoch, of which as many whole batches are taken as there are.
         accelerator: only its main process writes.
     """
 
@@ -263,10 +294,12 @@ class Session:
         run_config: RunConfig,
         directory: Path,
         state: Mapping[str, Any],
-        total: int,
+        rows: int,
         accelerator: Accelerator,
     ) -> None:
-        self.run_config, self.directory, self.total, self.accelerator = run_config, directory, total, accelerator
+        self.run_config, self.directory, self.accelerator = run_config, directory, accelerator
+        self.steps_per_epoch = rows // run_config.batch
+        self.total = run_config.epochs * self.steps_per_epoch
         self.state = {name: value for name, value in state.items() if value is not None}
         self.best = -math.inf
         self.first_step = 0
@@ -302,6 +335,16 @@ class Session:
         self.progress.stop()
         if self.main:
             self.board.close()
+
+    def batches(self, dataset: PairDataset, workers: int) -> Iterator[tuple[int, int, Sample]]:
+        """(step, epoch, this process's share of the batch) for the steps that are left, seeded as `batches` does."""
+        steps = range(self.first_step, self.total)
+        for step, batch in batches(dataset, self.run_config, steps, workers, self.accelerator):
+            yield step, step // self.steps_per_epoch, batch
+
+    def validation_due(self, step: int) -> bool:
+        """Whether `validate_every` epochs, or the whole run, end with this step."""
+        return (step + 1) % (self.run_config.validate_every * self.steps_per_epoch) == 0 or step + 1 == self.total
 
     def log(self, step: int, epoch: int, terms: Mapping[str, Tensor], learning_rate: float) -> None:
         """Add the loss terms of a step; every `log_every` steps write their means over steps and processes.

@@ -23,10 +23,8 @@ from torch.optim import Optimizer
 
 from tectum.data.datasets import dataset_info
 from tectum.data.transforms import PairDataset, Sample
-from tectum.errors import ConfigError
 from tectum.losses.fusion import gradient_loss, intensity_loss
 from tectum.losses.segmentation import cross_entropy, cross_entropy_sum
-from tectum.models import create_model
 from tectum.models.base import luminance
 from tectum.models.original import load_backbone
 from tectum.models.virmfs import ViRMFS
@@ -233,13 +231,9 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
     accelerator = run.make_accelerator(config.run)
     info = dataset_info(config.data.classes_of)
     table, validation = run.training_tables(config.data, config.run)
-    torch.manual_seed(config.run.seed)
-    model = create_model(config.model.name, classes=len(info.classes), **config.model.arguments)
-    if not isinstance(model, ViRMFS):
-        raise ConfigError(f"the recipe virmfs trains the virmfs_* networks, not '{config.model.name}'")
+    model = run.create_network(config.model, ViRMFS, "virmfs", info, config.run.seed)
     if config.model.backbone_weights is not None:
         load_backbone(model.backbone, config.model.backbone_weights)
-    model.metadata |= run.class_metadata(info)
     model = run.place(model, accelerator)
 
     class_weights = run.class_weights(config.loss.class_weights, info, accelerator.device)
@@ -259,15 +253,10 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
     state = {"model": model, "optimiser": optimiser, "average": average}
     state |= {f"meta_{name}": meta_optimiser for name, meta_optimiser in meta_optimisers.items()}
 
-    steps_per_epoch = len(table) // config.run.batch
-    total = config.run.epochs * steps_per_epoch
-    with run.Session(config, config.run, directory, state, total, accelerator) as session:
+    with run.Session(config, config.run, directory, state, len(table), accelerator) as session:
         dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
-        for step, batch in run.batches(
-            dataset, config.run, range(session.first_step, total), config.data.workers, accelerator
-        ):
-            epoch = step // steps_per_epoch
-            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, total)
+        for step, epoch, batch in session.batches(dataset, config.data.workers):
+            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
             branch = meta_branch(config.meta, epoch)
             late = branch == "segmentation" and config.meta.schedule == "first_release"
 
@@ -281,11 +270,9 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
             if branch is not None and late:
                 meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)
 
-            run.average_buffers(model, accelerator)
-            if average is not None:
-                average.update_parameters(model)
+            run.update_average(average, model, accelerator)
             session.log(step, epoch, terms, learning_rate)
-            if (step + 1) % (config.run.validate_every * steps_per_epoch) == 0 or step + 1 == total:
+            if session.validation_due(step):
                 session.validate(step, epoch, evaluated, validation, config.run.monitor)
             session.checkpoint_if_due(step)
         session.finish(evaluated)
