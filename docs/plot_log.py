@@ -1,4 +1,4 @@
-"""Draw the losses and validation scores of a training log: python docs/plot_log.py LOG.jsonl OUT.png."""
+"""Draw losses, task weights and validation scores of a training log: python docs/plot_log.py LOG.jsonl OUT.png."""
 
 import json
 import sys
@@ -10,19 +10,26 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 FACTS = ("step", "epoch", "seconds", "lr")
+WEIGHT = "weight/"
 
 
 def main(log: Path, out: Path) -> None:
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     losses = [record for record in records if "validation" not in record]
     validations = [record for record in records if "validation" in record]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    names = [key for key in losses[0] if key not in FACTS]
+    panels = 3 if any(name.startswith(WEIGHT) for name in names) else 2
+    figure, (left, *middle, right) = plt.subplots(1, panels, figsize=(5.5 * panels, 3.6), layout="constrained")
 
     steps = [record["step"] for record in losses]
-    for name in (key for key in losses[0] if key not in FACTS):
-        left.plot(steps, [record[name] for record in losses], label=name, linewidth=1)
+    for name in names:
+        axes = middle[0] if name.startswith(WEIGHT) else left
+        axes.plot(steps, [record[name] for record in losses], label=name.removeprefix(WEIGHT), linewidth=1)
     left.set(yscale="log", xlabel="step", title="weighted training losses")
     left.legend()
+    for axes in middle:
+        axes.set(xlabel="step", ylim=(0, 2), title="task weights")
+        axes.legend()
 
     minutes = [record["seconds"] / 60 for record in validations]
     for name in ("qabf", "vif", "miou"):

@@ -14,7 +14,7 @@ def shipped(weights, monkeypatch):
     """Stand in for the shipped weights where a checkout has none."""
     if "virmfs_b0_msrs" not in list_weights():
         predictor = tectum.predict.Predictor(weights)
-        monkeypatch.setattr(tectum.predict, "Predictor", lambda **_: predictor)
+        monkeypatch.setattr(tectum.predict, "Predictor", lambda *_, **__: predictor)
 
 
 @pytest.mark.slow
@@ -33,6 +33,12 @@ def test_demo_writes_what_it_says(tmp_path, run_tectum):
     # Rows are scenes and columns are pictures: the first visible image lies in the corner, below a thin caption.
     first = np.asarray(Image.open(tmp_path / "demo" / "inputs" / "vi" / f"{CONDITIONS[0]}.png"))
     assert any(np.array_equal(pixels[top : top + 480, :640], first) for top in range(60))
+
+
+def test_unknown_weights_are_named(tmp_path, run_tectum):
+    result = run_tectum("demo", "--model", "nowhere", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "there are no weights 'nowhere'" in result.stderr
 
 
 def test_unwritable_folder(tmp_path, run_tectum):

@@ -277,6 +277,11 @@ def test_only_mafs_networks_are_trained_and_start_it(scenes, teacher, tmp_path):
         train(small_config(scenes, pretrained=teacher["model"]), tmp_path)
 
 
+def test_the_encoder_has_one_start(scenes):
+    with pytest.raises(ValueError, match=r"pretrained and model.weights both say where the encoder starts"):
+        small_config(scenes, pretrained=Path("a"), model={"weights": "b"})
+
+
 def test_class_weights_must_fit_the_classes(scenes, tmp_path):
     with pytest.raises(ConfigError, match=r"class_weights has 2 values, but msrs has 9 classes"):
         train(small_config(scenes, segmentation={"class_weights": [1, 2]}), tmp_path)

@@ -1,8 +1,12 @@
 import pytest
 import torch
 
-from tectum.recipes.config import OptimiserConfig
-from tectum.recipes.run import make_optimiser, set_learning_rate
+import tectum
+from tectum.data.datasets import dataset_info
+from tectum.errors import ConfigError
+from tectum.models.virmfs import ViRMFS
+from tectum.recipes.config import ModelConfig, OptimiserConfig
+from tectum.recipes.run import create_network, make_optimiser, set_learning_rate
 
 
 def rates(total, **settings):
@@ -68,3 +72,35 @@ def test_sgd_with_momentum_and_weight_decay_of_matrices_only():
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_the_config_names_the_optimiser(name, kind):
     assert type(make_optimiser(OptimiserConfig(name=name, lr=0.1), [torch.nn.Parameter(torch.ones(1))])) is kind
+
+
+def network(seed=0, dataset="msrs", **model):
+    return create_network(ModelConfig(**model), ViRMFS, "virmfs", dataset_info(dataset), seed)
+
+
+def test_starts_from_all_weights_of_the_same_classes(tmp_path):
+    source = network(name="virmfs_b0")
+    source.save(tmp_path)
+    started = network(seed=1, name="virmfs_b0", weights=str(tmp_path)).state_dict()
+    for key, value in source.state_dict().items():
+        assert torch.equal(started[key], value), key
+
+
+def test_layers_of_other_classes_start_anew(tmp_path):
+    source = network(name="virmfs_b0", dataset="fmb").state_dict()
+    network(name="virmfs_b0", dataset="fmb").save(tmp_path)
+    plain = network(seed=1, name="virmfs_b0").state_dict()
+    started = network(seed=1, name="virmfs_b0", weights=str(tmp_path)).state_dict()
+    anew = {"segmentation_head.prediction.weight", "segmentation_head.prediction.bias"}
+    for key, value in started.items():
+        assert torch.equal(value, plain[key] if key in anew else source[key]), key
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    network(name="virmfs_b0").save(tmp_path / "b0")
+    tectum.create_model("mafs_r18").save(tmp_path / "r18")
+    for folder, name in (("b0", "virmfs_b1"), ("r18", "virmfs_b0")):
+        with pytest.raises(ConfigError, match=rf"model.weights '.*{folder}' are of .*, which does not fit {name}"):
+            network(name=name, weights=str(tmp_path / folder))
+    with pytest.raises(ConfigError, match="there are no weights 'nowhere'"):
+        network(name="virmfs_b0", weights="nowhere")

@@ -1,4 +1,4 @@
-"""`tectum demo`: fuse and label scenes that tectum renders itself, with the shipped weights."""
+"""`tectum demo`: fuse and label scenes that tectum renders itself."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,9 @@ _SEEDS = {"day": 9, "night": 2, "glare": 10, "fog": 16}  # streets with people, 
 
 
 def demo(
+    model: Annotated[
+        str, typer.Option(help="Shipped weights, a directory of weights, an authors' .pth, or an exported file.")
+    ] = "virmfs_b0_msrs",
     out: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("tectum-demo"),
     backend: Annotated[
         str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")
@@ -30,7 +33,7 @@ def demo(
     from tectum.viz.panel import grid, with_legend
 
     require_writable(out)
-    predictor = Predictor(backend=backend)
+    predictor = Predictor(model, backend=backend)
     pairs = []
     for condition, seed in _SEEDS.items():
         scene = render_scene(seed, condition=condition)

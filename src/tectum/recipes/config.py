@@ -75,10 +75,16 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """Network: `name` and `arguments` go to `tectum.create_model`; the number of classes comes from the data."""
+    """Network: `name` and `arguments` go to `tectum.create_model`; the number of classes comes from the data.
+
+    Attributes:
+        weights: to start from, all of them: a shipped name or a directory, of the same architecture. Where the number
+            of classes differs, the layers that depend on it start from random weights. None: from random weights.
+    """
 
     name: str
     arguments: dict[str, Any] = Field({})
+    weights: str | None = None
 
 
 class OptimiserConfig(Section):

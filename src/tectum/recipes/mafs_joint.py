@@ -21,7 +21,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tectum.data.datasets import dataset_info
@@ -115,7 +115,8 @@ class MafsJointConfig(Section):
     """Config of the `mafs_joint` recipe.
 
     Attributes:
-        pretrained: directory written by `mafs_pretrain`, to start the encoder from; None starts from `model` as it is.
+        pretrained: directory written by `mafs_pretrain`, to start the encoder from; None starts from `model` as it is,
+            and to go on from a whole trained network, that is `model.weights`.
         teacher: None trains without distillation.
     """
 
@@ -128,6 +129,12 @@ class MafsJointConfig(Section):
     balance: BalanceConfig = BalanceConfig()
     optimiser: OptimiserConfig
     run: ScoredRunConfig
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "MafsJointConfig":
+        if self.pretrained is not None and self.model.weights is not None:
+            raise ValueError("pretrained and model.weights both say where the encoder starts: leave one out")
+        return self
 
 
 def fusion_terms(fused: Tensor, batch: Sample, config: FusionLossConfig) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.files import atomic_path, write_text
 from tectum.metrics.fusion import FusionScores
 from tectum.metrics.segmentation import SegmentationScores
-from tectum.models import create_model
+from tectum.models import create_model, load
 from tectum.models.base import FusionSegmenter
 from tectum.predict.predictor import Predictor
 from tectum.recipes.config import (
@@ -125,17 +125,38 @@ def class_weights(weights: list[float] | None, info: DatasetInfo, device: torch.
 
 
 def create_network(config: ModelConfig, kind: type[Network], recipe: str, info: DatasetInfo, seed: int) -> Network:
-    """The network of the config with random weights drawn from `seed`, and the dataset's classes.
+    """The network of the config with the dataset's classes; random weights are drawn from `seed`.
 
     Raises:
-        ConfigError: when it is none of the kind that the recipe trains.
+        ConfigError: when it is none of the kind that the recipe trains, or its `weights` are of another architecture.
+        WeightsError: when these cannot be read.
     """
     torch.manual_seed(seed)
     model = create_model(config.name, classes=len(info.classes), **config.arguments)
     if not isinstance(model, kind):
         raise ConfigError(f"the recipe {recipe} trains the {kind.__name__.lower()}_* networks, not '{config.name}'")
     model.metadata |= class_metadata(info)
+    if config.weights is not None:
+        _start_from(model, config.weights)
     return model
+
+
+def _start_from(model: FusionSegmenter, weights: str) -> None:
+    source = load(weights)
+    state, trained = model.state_dict(), source.state_dict()
+    with torch.device("meta"):
+        alike = create_model(model.architecture, **(model.arguments | {"classes": source.classes}))
+    if _shapes(alike.state_dict()) != _shapes(trained):
+        raise ConfigError(
+            f"model.weights '{weights}' are of {source.architecture}, which does not fit {model.architecture} "
+            "with these arguments: set model.name and model.arguments to those of the weights"
+        )
+    fitting = {key: value for key, value in trained.items() if value.shape == state[key].shape}
+    model.load_state_dict(state | fitting)
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
 
 
 def make_augmentation(config: AugmentationConfig) -> Augmentation:
