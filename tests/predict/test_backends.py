@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import tectum.predict.backends as backends
 from tectum import Predictor, create_model
@@ -65,6 +66,24 @@ def fast_export(file, monkeypatch):
     return made
 
 
+# Of the modules that take long to import or report to their makers, those that are loaded.
+PRINT_HEAVY = """
+import sys
+heavy = {"matplotlib", "nncf", "openvino_telemetry", "scipy", "skimage", "torch", "torchmetrics", "torchvision"}
+print(sorted(name for name in heavy & set(sys.modules) if sys.modules[name]))
+"""
+
+
+def run_python(code, **environment):
+    """Run code in a new process with nothing of pytest in it; gives its standard output."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_", "ORT_"))}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def close(one, other):
     assert np.abs(one.luminance - other.luminance).max() < 1e-4
     assert (one.labels == other.labels).mean() > 0.999
@@ -73,22 +92,37 @@ def close(one, other):
 def test_an_exported_file_runs_without_torch(network, file, tmp_path, pair):
     np.savez(tmp_path / "pair.npz", **pair)
     code = (
-        "import sys, numpy as np\n"
+        "import numpy as np\n"
         "from tectum import Predictor\n"
         f"pair = np.load({str(tmp_path / 'pair.npz')!r})\n"
         f"predictor = Predictor({str(file)!r})\n"
         "result = predictor(visible=pair['visible'], infrared=pair['infrared'])\n"
         f"np.savez({str(tmp_path / 'result.npz')!r}, fused=result.fused, labels=result.labels)\n"
         "print(predictor.name, predictor.class_names[3], len(predictor.palette))\n"
-        "heavy = {'torch', 'torchvision', 'torchmetrics', 'nncf', 'openvino_telemetry'}\n"
-        "print(sorted(name for name in heavy & set(sys.modules) if sys.modules[name]))\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
-    assert result.stdout == "virmfs_b0 class 3 4\n[]\n", result.stderr
+    assert run_python(code + PRINT_HEAVY) == "virmfs_b0 class 3 4\n[]\n"
     with np.load(tmp_path / "result.npz") as found:
         expected = Predictor(network)(**pair)
         assert np.abs(found["fused"].astype(int) - expected.fused).max() <= 1
         assert (found["labels"] == expected.labels).mean() > 0.999
+
+
+@pytest.mark.parametrize("source", ["file", "weights"])
+def test_tectum_fuse_starts_without_torch(source, file, weights, fast_export, tmp_path):
+    """A file that has been exported, and weights whose export has been kept."""
+    images = {side: tmp_path / f"a_{side}.png" for side in ("vis", "ir")}
+    for image in images.values():
+        Image.new("L", (60, 40), 90).save(image)
+    if source == "weights":
+        create_backend(weights, backend="openvino")
+    arguments = [
+        "fuse", "--model", str(file if source == "file" else weights), "--backend", "openvino",
+        "--visible", str(images["vis"]), "--infrared", str(images["ir"]), "--out", str(tmp_path),
+    ]  # fmt: skip
+    code = f"from tectum.cli import app\napp({arguments!r}, standalone_mode=False)\n"
+    printed = run_python(code + PRINT_HEAVY)
+    assert "fused 1 of 1 pairs" in printed
+    assert printed.splitlines()[-1] == "[]"
 
 
 def test_weights_run_folded_and_a_network_as_it_is(network, weights, pair):
@@ -285,15 +319,72 @@ def test_a_file_of_another_origin(tmp_path):
         create_backend(tmp_path / "other.xml")
 
 
-def test_an_onnx_file_of_another_origin(tmp_path):
+def write_other_onnx(file):
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["a"], ["b"])], "g", values[:1], values[1:])
     opset = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "other.onnx")
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), file)
+
+
+def test_an_onnx_file_of_another_origin(tmp_path):
+    pytest.importorskip("onnxruntime")
+    write_other_onnx(tmp_path / "other.onnx")
     with pytest.raises(WeightsError, match=r"other\.onnx' was not written by tectum export"):
         create_backend(tmp_path / "other.onnx")
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path):
+    pytest.importorskip("onnxruntime")
+    write_other_onnx(tmp_path / "other.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "from tectum.errors import WeightsError\n"
+        "from tectum.predict.backends import create_backend\n"
+        "try:\n"
+        f"    create_backend({str(tmp_path / 'other.onnx')!r})\n"
+        "except WeightsError as error:\n"
+        "    print(error)\n"
+    )
+    assert "was not written by tectum export" in run_python(code, HOME=str(home), XDG_CACHE_HOME=str(home))
+    assert list(home.iterdir()) == []  # where what is to be sent would wait, with the machine's identifier
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells page faults in this way")
+class TestFreedMemory:
+    CODE = """
+import resource, sys
+import numpy as np
+from tectum.predict.backends import keep_freed_memory
+keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    buffers = [np.ones((1 << 20) * size, np.float32) for size in (40, 10, 40)]
+    del buffers
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024)
+"""
+
+    @pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="no glibc")
+    def test_is_used_again(self):
+        first, second, resident = map(int, run_python(self.CODE, NUMPY_MADVISE_HUGEPAGE="0").split())
+        assert second < first / 10
+        assert resident > 360
+
+    def test_is_given_back_where_the_environment_says_so(self):
+        *_, resident = map(int, run_python(self.CODE, MALLOC_TRIM_THRESHOLD_="100000").split())
+        assert resident < 200
+
+    def test_only_where_weights_are_loaded_for_the_cpu(self, network, weights, monkeypatch):
+        made = []
+        monkeypatch.setattr(backends, "keep_freed_memory", lambda: made.append(1))
+        TorchBackend(network)
+        assert made == []  # a process that has a network of its own has settings of its own
+        TorchBackend(weights, "meta")
+        assert made == []
+        TorchBackend(weights)
+        assert made == [1]
 
 
 def test_without_openvino_the_extra_is_named(file, monkeypatch):

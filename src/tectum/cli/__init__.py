@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tectum.cli import data, demo, evaluate, export, fuse, metrics, models, train
+from tectum.cli import bench, data, demo, evaluate, export, fuse, metrics, models, train
 from tectum.errors import ConfigError, MissingExtraError, TectumError
 
 
@@ -61,6 +61,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(metrics.metrics)
 app.command()(train.train)
 app.command()(export.export)
+app.command()(bench.bench)
 app.command()(demo.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

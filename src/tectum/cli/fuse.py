@@ -48,8 +48,8 @@ def fuse(
         str,
         typer.Option(
             metavar="auto|off|PIXELS",
-            help="Side of the overlapping tiles into which large images are cut; auto: above 2 megapixels, or where "
-            "memory is short.",
+            help="Height of the bands (ViR-MFS in torch, exact) or side of the overlapping tiles in which large images "
+            "run; auto: above 2 megapixels, or where memory is short.",
         ),
     ] = "auto",
     infrared_range: Annotated[

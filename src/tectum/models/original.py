@@ -438,7 +438,7 @@ def _mit_size(tensors: Mapping[str, Tensor], path: Path) -> str:
     )
 
 
-def load_backbone(backbone: MixVisionTransformer, path: str | Path) -> None:
+def load_backbone(backbone: torch.nn.Module, path: str | Path) -> None:
     """Fill `backbone` from a file that `convert_mit` wrote.
 
     Raises:

@@ -4,6 +4,7 @@ Only a backend knows its framework, and imports it when it is made; reading, pad
 `tectum.predict.predictor` and need numpy alone.
 """
 
+import ctypes
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -34,12 +36,30 @@ BACKENDS = ("auto", "torch", "compile", "onnx", "openvino")
 
 _log = logging.getLogger(__name__)
 
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
 
 class Raw(NamedTuple):
     """A network's output as arrays: `fused` float32 (B, H, W), not clamped, and `logits` float32 (B, K, H, W)."""
 
     fused: Float
     logits: Float
+
+
+class Bands(Protocol):
+    """Runs large images whole, in bounded memory."""
+
+    def __call__(self, visible: Float, infrared: Float, rows: int) -> Iterator[Raw]:
+        """What `Backend.run` gives, up to rounding, in bands of so many rows, from top to bottom.
+
+        Args:
+            visible, infrared: as for `Backend.run`.
+            rows: height of a band, a multiple of `stride`. Memory grows with it; the last band may be less high.
+
+        Raises:
+            InputError: there is not enough memory.
+        """
 
 
 class Backend(Protocol):
@@ -50,7 +70,8 @@ class Backend(Protocol):
         name: what the network calls itself, for messages.
         classes: number of classes K.
         stride: height and width of the input must be multiples of it.
-        metadata: what the weights say of themselves (`class_names`, `palette`, ...).
+        metadata: what the weights say of themselves (`class_names`, `palette`, ...), and `architecture` where it is
+            one of tectum's.
     """
 
     runtime: str
@@ -58,6 +79,10 @@ class Backend(Protocol):
     classes: int
     stride: int
     metadata: dict[str, Any]
+
+    @property
+    def bands(self) -> Bands | None:
+        """The way to run large images whole; None where there is none, so that they have to be cut."""
 
     def run(self, visible: Float, infrared: Float) -> Raw:
         """Run visible (B, 3, H, W) and infrared (B, 1, H, W), float32 in [0, 1], H and W multiples of `stride`.
@@ -141,6 +166,7 @@ class TorchBackend:
         compiled: through `torch.compile`.
 
     A network handed in may be in training: each of its modules gets its own train or eval mode back after every run.
+    Large images run in bands where the network is a ViR-MFS, which is folded for them if it is not yet.
     """
 
     def __init__(self, model: "str | Path | nn.Module", device: str = "auto", *, compiled: bool = False) -> None:
@@ -155,8 +181,12 @@ class TorchBackend:
 
             chosen = torch_device(device)  # before the weights are read: a wrong device should not cost a load
             self.model = load(model).deploy().to(chosen)
+            if chosen.type == "cpu":
+                keep_freed_memory()
         self.runtime = "compile" if compiled else "torch"
         self.metadata: dict[str, Any] = dict(self.model.metadata)  # type: ignore[arg-type]
+        if isinstance(architecture := getattr(self.model, "architecture", None), str):
+            self.metadata["architecture"] = architecture
         self.name = str(self.metadata.get("name", type(self.model).__name__))
         self.classes = int(self.model.classes)  # type: ignore[arg-type]
         self.stride = int(self.model.stride)  # type: ignore[arg-type]
@@ -165,27 +195,60 @@ class TorchBackend:
     def run(self, visible: Float, infrared: Float) -> Raw:
         import torch
 
-        like = next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
-        with _evaluating(self.model), torch.inference_mode():
-            try:
-                fused, logits = self._call(_tensor(visible, like), _tensor(infrared, like))[:2]
-            except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-                if self.runtime == "compile" and isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                    raise ConfigError(
-                        f"torch.compile does not work here ({_reason(error)}); use the backend torch"
-                    ) from None
-                if not _is_out_of_memory(error):
-                    raise
-                raise _out_of_memory(str(like.device), visible) from None
-        return Raw(fused[:, 0].float().cpu().numpy(), logits.float().cpu().numpy())
+        like = self._like()
+        with _evaluating(self.model), torch.inference_mode(), self._failures(visible, like.device):
+            return _raw(*self._call(_tensor(visible, like), _tensor(infrared, like))[:2])
+
+    @property
+    def bands(self) -> Bands | None:
+        from tectum.models.deploy import DeployedViRMFS
+        from tectum.models.virmfs import ViRMFS
+
+        return self._bands if isinstance(self.model, DeployedViRMFS | ViRMFS) else None
+
+    def _bands(self, visible: Float, infrared: Float, rows: int) -> Iterator[Raw]:
+        from tectum.models.deploy import DeployedViRMFS
+
+        like = self._like()
+        with self._failures(visible, like.device):
+            network: Any = self.model
+            if not isinstance(network, DeployedViRMFS):
+                network = network.deploy().to(like)
+            for fused, logits in network.bands(_tensor(visible, like), _tensor(infrared, like), rows):
+                yield _raw(fused, logits)
+
+    def _like(self) -> "torch.Tensor":
+        """A tensor of the device and type that the network computes with."""
+        import torch
+
+        return next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
+
+    @contextmanager
+    def _failures(self, visible: Float, device: "torch.device") -> Iterator[None]:
+        """Raise errors of torch that are the machine's as those of `run`."""
+        import torch
+
+        try:
+            yield
+        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            if self.runtime == "compile" and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise ConfigError(
+                    f"torch.compile does not work here ({_reason(error)}); use the backend torch"
+                ) from None
+            if not _is_out_of_memory(error):
+                raise
+            raise _out_of_memory(str(device), visible) from None
 
 
 class OnnxBackend:
     """Runs an ONNX file that `tectum export` wrote, in ONNX Runtime on the CPU."""
 
     runtime = "onnx"
+    bands = None
 
     def __init__(self, file: Path) -> None:
+        # Its official builds would store an identifier of this machine and report to Microsoft.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
@@ -222,6 +285,7 @@ class OpenVinoBackend:
     """
 
     runtime = "openvino"
+    bands = None
     REPEATS = 4
     KEPT = 3
 
@@ -322,6 +386,23 @@ def cpu_threads() -> int:
     except (OSError, ValueError):  # not in a container, or one without a limit ("max")
         share = cores
     return min(cores, share)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, up to 1 GiB at a time, for what it allocates next.
+
+    The C library of most Linux systems gives each large buffer back to the kernel, which clears every page anew when
+    the next run needs it: at 640x480 a quarter to a half of the time of MAFS in torch. It is left as it is where the
+    environment configures it, and on other systems nothing is done.
+    """
+    configured = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if sys.platform != "linux" or configured:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
 def torch_device(name: str) -> "torch.device":
@@ -427,6 +508,10 @@ def _reason(error: Exception) -> str:
     """The last line of a runtime's message, since the lines before it name its own sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip("!.") if lines else type(error).__name__
+
+
+def _raw(fused: "torch.Tensor", logits: "torch.Tensor") -> Raw:
+    return Raw(fused[:, 0].float().cpu().numpy(), logits.float().cpu().numpy())
 
 
 def _tensor(array: Float, like: "torch.Tensor") -> "torch.Tensor":

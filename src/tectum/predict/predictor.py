@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,15 @@ from tectum.data.pair import (
     require_same_size,
 )
 from tectum.errors import ConfigError, InputError, WeightsError
-from tectum.predict.backends import Backend, Raw, create_backend
+from tectum.predict.backends import Backend, create_backend
 from tectum.predict.colour import recolour, to_bytes
 from tectum.predict.tiling import (
-    BYTES_PER_PIXEL,
+    BAND_ROWS,
     SMALLEST_TILE,
     WHOLE_PIXELS,
+    Band,
     blend,
+    bytes_per_pixel,
     cover,
     fit_tile,
     free_memory,
@@ -73,6 +75,20 @@ class Result:
     luminance: Float
 
 
+class _Plan(NamedTuple):
+    """How pairs of one padded size are run.
+
+    Attributes:
+        tile: height and width of what is run at a time, the padded size itself for a whole run.
+        together: how many pairs may go through the network together, None for all.
+        exact: the tile is a band of `Backend.bands`.
+    """
+
+    tile: tuple[int, int]
+    together: int | None
+    exact: bool = False
+
+
 @dataclass(frozen=True)
 class Done:
     """One pair of `Predictor.stream` that went well: where it lies, what was read, and the result."""
@@ -98,10 +114,12 @@ class Predictor:
         backend: "torch", "compile" (`torch.compile`), "onnx" (ONNX Runtime), "openvino", or "auto", the fastest that is
             installed: see `tectum.predict.backends.create_backend`. For the two runtimes weights are exported when they
             are first run, with a message, and the file is kept in ~/.cache/tectum.
-        tile: how images too large for one run are cut. "off": never; a number of pixels: into overlapping square tiles
-            of this side, rounded up to the network's stride; "auto": where they have more than 2 megapixels, or half of
-            the free memory would not do for a whole run, into tiles as large as that allows. Tiles change the result
-            of networks that look at the whole image, as all of tectum's do; smaller tiles change it more.
+        tile: how images too large for one run are run. ViR-MFS in torch works through them in bands of rows, which
+            gives what a whole run gives, up to rounding. All others are cut into overlapping tiles that fade into each
+            other, which changes the result of networks that look at the whole image, as all of tectum's do; smaller
+            tiles change it more. "off": always whole; a number of pixels: the height of a band or the side of a
+            square tile, rounded up to the network's stride; "auto": bands or tiles where an image has more than
+            2 megapixels or half of the free memory would not do for a whole run, tiles as large as that allows.
 
     A network handed in is used as it is at each call, so that a network in training can be validated; its modules'
     train and eval modes are left as they were found.
@@ -208,10 +226,11 @@ class Predictor:
             groups.setdefault((height, width), []).append(index)
         results: dict[int, Result] = {}
         for size, indices in groups.items():
-            tile, together = self._plan(size)
-            for start in range(0, len(indices), together or len(indices)):
-                chosen = indices[start : start + (together or len(indices))]
-                results.update(zip(chosen, self._run([pairs[index] for index in chosen], size, tile), strict=True))
+            plan = self._plan(size)
+            together = plan.together or len(indices)
+            for start in range(0, len(indices), together):
+                chosen = indices[start : start + together]
+                results.update(zip(chosen, self._run([pairs[index] for index in chosen], size, plan), strict=True))
         return [results[index] for index in range(len(pairs))]
 
     def stream(
@@ -265,48 +284,53 @@ class Predictor:
             else:
                 yield Done(row, pair, result)
 
-    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], int | None]:
-        """The tile for images of a padded size, and how many pairs may go through the network together (None: all)."""
+    def _plan(self, size: tuple[int, int]) -> _Plan:
         if self.tile == "off":
-            return size, None
+            return _Plan(size, None)
+        stride, exact = self.backend.stride, self.backend.bands is not None
         if self.tile != "auto":
-            side = round_up(int(self.tile), self.backend.stride)
-            tile = (min(size[0], side), min(size[1], side))
-            return tile, None if tile == size else 1
+            side = round_up(int(self.tile), stride)
+            if side >= max(size):
+                return _Plan(size, None)
+            return _Plan((min(size[0], side), size[1] if exact else min(size[1], side)), 1, exact)
         # The other half is for the images themselves, those read ahead, and everybody else.
         free = free_memory() // 2
-        affordable = free // BYTES_PER_PIXEL
+        affordable = free // bytes_per_pixel(self.backend)
         pixels = size[0] * size[1]
         if pixels <= min(WHOLE_PIXELS, affordable):
-            return size, affordable // pixels
-        tile = fit_tile(size, min(WHOLE_PIXELS, affordable), self.backend.stride)
-        if pixels <= WHOLE_PIXELS and tile != size:
+            return _Plan(size, affordable // pixels)
+        if exact and pixels * bytes_per_pixel(self.backend, bands=True) <= free:
+            return _Plan((min(size[0], round_up(BAND_ROWS, stride)), size[1]), 1, exact)
+        tile = fit_tile(size, min(WHOLE_PIXELS, affordable), stride)
+        if tile != size and (exact or pixels <= WHOLE_PIXELS):
             warnings.warn(
                 f"{size[1]}x{size[0]} pixels are run in tiles of {tile[1]}x{tile[0]}, since memory is short "
                 f"({2 * free / 2**30:.1f} GiB free); the result differs from that of a whole run",
                 InputWarning,
                 stacklevel=3,
             )
-        return tile, 1
+        return _Plan(tile, 1)
 
-    def _run(self, pairs: Sequence[Pair], size: tuple[int, int], tile: tuple[int, int]) -> list[Result]:
-        def run(rows: slice, columns: slice) -> Raw:
-            window = (rows.stop - rows.start, columns.stop - columns.start)
-            visible = np.empty((len(pairs), 3, *window), np.float32)
-            infrared = np.empty((len(pairs), 1, *window), np.float32)
-            for index, pair in enumerate(pairs):
-                visible[index] = _pad(pair.visible[rows, columns], window).transpose(2, 0, 1)
-                infrared[index, 0] = _pad(pair.infrared[rows, columns], window)
-            return self.backend.run(visible, infrared)
-
+    def _run(self, pairs: Sequence[Pair], size: tuple[int, int], plan: _Plan) -> list[Result]:
         results = [_empty(pair) for pair in pairs]
-        row_spans, column_spans = (cover(*lengths, self.backend.stride) for lengths in zip(size, tile, strict=True))
-        for top, fused, logits in blend(row_spans, column_spans, run):
+        for top, fused, logits in self._finished(pairs, size, plan):
             for pair, result, one_fused, one_logits in zip(pairs, results, fused, logits, strict=True):
                 for start in range(0, min(len(one_fused), len(pair.infrared) - top), _STRIP):
                     part = slice(start, start + _STRIP)
                     self._fill(result, pair, top + start, one_fused[part], one_logits[:, part])
         return results
+
+    def _finished(self, pairs: Sequence[Pair], size: tuple[int, int], plan: _Plan) -> Iterator[Band]:
+        """The network's output in bands, from top to bottom, whichever way it is computed."""
+        if plan.exact:
+            assert self.backend.bands is not None
+            top = 0
+            for raw in self.backend.bands(*_window(pairs, slice(0, size[0]), slice(0, size[1])), plan.tile[0]):
+                yield Band(top, *raw)
+                top += raw.fused.shape[1]
+        else:
+            down, across = (cover(*lengths, self.backend.stride) for lengths in zip(size, plan.tile, strict=True))
+            yield from blend(down, across, lambda rows, columns: self.backend.run(*_window(pairs, rows, columns)))
 
     def _fill(self, result: Result, pair: Pair, top: int, fused: Float, logits: Float) -> None:
         """Write rows of a result, from `top` on; `fused` (h, W) and `logits` (K, h, W) may reach beyond the image."""
@@ -346,6 +370,17 @@ def _empty(pair: Pair) -> Result:
     """The result of a pair, to be filled."""
     shape = pair.infrared.shape
     return Result(pair.name, np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32))
+
+
+def _window(pairs: Sequence[Pair], rows: slice, columns: slice) -> tuple[Float, Float]:
+    """The network's input (B, 3, h, w) and (B, 1, h, w) for a window of the padded size."""
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    visible = np.empty((len(pairs), 3, *size), np.float32)
+    infrared = np.empty((len(pairs), 1, *size), np.float32)
+    for index, pair in enumerate(pairs):
+        visible[index] = _pad(pair.visible[rows, columns], size).transpose(2, 0, 1)
+        infrared[index, 0] = _pad(pair.infrared[rows, columns], size)
+    return visible, infrared
 
 
 def _pad(image: Float, size: tuple[int, int]) -> Float:

@@ -1,4 +1,6 @@
-"""Large images in overlapping tiles, in numpy.
+"""Large images: which are cut, and overlapping tiles, in numpy.
+
+Where the backend can run a large image whole in bands of rows (`Backend.bands`), nothing here but the limits is used.
 
 Neighbouring tiles overlap, and in the overlap the fused luminance and the logits of one fade into those of the other:
 each tile is weighted by raised-cosine ramps which, normalised, add up to one at every pixel. Tiles start at multiples
@@ -18,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tectum.predict.backends import Raw
+from tectum.predict.backends import Backend, Raw
 
 Float = npt.NDArray[np.float32]
 
@@ -34,8 +36,20 @@ WHOLE_PIXELS = 2**21
 Beyond, attention, whose cost grows with the square of the pixels, costs ViR-MFS more than everything else together.
 """
 
+BAND_ROWS = 256
+"""Height of the bands in which backends with `bands` run large images, in pixels."""
+
 BYTES_PER_PIXEL = 2500
-"""Memory of a run per input pixel, whatever the network: what the largest preset, mafs_r152, needs."""
+"""Memory of a run per input pixel, whatever the network and the backend: what the largest preset, mafs_r152, needs."""
+
+# What is known to need less: by backend ("bands": in bands of `BAND_ROWS`) and family, what benchmarks/memory.py
+# measures for the presets that need most, rounded up. ONNX Runtime is not among them, since it holds all scores of
+# attention, which grow with the square of the pixels.
+_BYTES_PER_PIXEL = {
+    ("torch", "virmfs"): 750,
+    ("bands", "virmfs"): 250,
+    ("openvino", "virmfs"): 700,
+}
 
 _UNKNOWN_MEMORY = 4 * 2**30
 
@@ -138,6 +152,12 @@ def fit_tile(size: tuple[int, int], pixels: int, stride: int) -> tuple[int, int]
     longer = max(least, pixels // shorter // stride * stride)
     height, width = size
     return (min(height, shorter), min(width, longer)) if height <= width else (min(height, longer), min(width, shorter))
+
+
+def bytes_per_pixel(backend: Backend, *, bands: bool = False) -> int:
+    """Memory per input pixel of a whole run, or of one in bands of `BAND_ROWS` rows, for images that may run whole."""
+    family = str(backend.metadata.get("architecture", "")).partition("_")[0]
+    return _BYTES_PER_PIXEL.get(("bands" if bands else backend.runtime, family), BYTES_PER_PIXEL)
 
 
 def round_up(length: int, stride: int) -> int:

@@ -3,11 +3,14 @@
 What is folded, next to the auxiliary outputs, which are left out: every batch norm into the convolution before it (the
 two in a row of the refinement too). Further
 
+- Exchange of the encoders: a convolution in groups of two channels, for which frameworks have no fast kernel, is the
+  sum of two depth-wise ones: of the channels, and of each one's neighbour.
 - Heterogeneous fusion: gamma and beta are one convolution; the scale of the batch norm behind them is the instance
   norm's, its shift is in beta's bias.
-- Invertible blocks: the 1x1 convolution is multiplied out. Shift and scale read the same feature and run as one
-  network of two groups. 2 sigmoid(h) - 1 = tanh(h / 2), and all between the last convolutions and h is positively
-  homogeneous, so that they contain the 1/2.
+- Invertible blocks: the 1x1 convolution is multiplied out, and gives each half of the channels by its own rows of the
+  matrix. 2 sigmoid(h) - 1 = tanh(h / 2), and all between the last convolutions and h is positively homogeneous, so that
+  they contain the 1/2. Where half of the channels are normalised, the other half are multiplied by 1. So no feature at
+  full size is cut in two, which would be a copy where the channels of a pixel are neighbours in memory.
 - Prediction of the image: nothing is between the 1x1 convolution of the joined features and the 3x3 one to one channel.
   Each feature is multiplied by the product of both for the nine taps at once, and the taps are shifted and summed. The
   features need not be joined; the border stays exact, since zeros are padded behind the first bias as before.
@@ -33,6 +36,7 @@ from tectum.models.layers.invertible import HalfInstanceNormBlock, InvertibleBlo
 from tectum.models.mafs import (
     MAFS,
     AtrousPyramid,
+    DynamicExtraction,
     HeterogeneousFusion,
     InvertibleFusionDecoder,
     TransposedAttention,
@@ -67,6 +71,53 @@ def _fold(module: nn.Module) -> None:
             setattr(child, convolution_name, folded)
             setattr(child, norm_name, nn.Identity())
         _fold(child)
+
+
+class DeployedDynamicExtraction(nn.Module):
+    """DEM: visible, infrared (B, C, H, W) -> two features (B, C, H, W)."""
+
+    def __init__(self, extraction: DynamicExtraction) -> None:
+        super().__init__()
+        self.gate = extraction.gate
+        self.temperature = copy.deepcopy(extraction.temperature)
+        self.agreement, self.recalibration, self.visible_score, self.infrared_score = copy.deepcopy(
+            (extraction.agreement, extraction.recalibration, extraction.visible_score, extraction.infrared_score)
+        )
+        weights, biases = (parameter.chunk(2) for parameter in doubles(extraction.depthwise))
+        self.pairwise_v, self.pairwise_t = map(PairwiseConvolution, weights, biases)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        descriptors = (F.normalize(self.agreement(x.mean(dim=(2, 3))), dim=1) for x in (visible, infrared))
+        agreement_v, agreement_t = descriptors  # (B, C) each
+        if self.gate == "first":
+            agreement_v = agreement_v[:, :1]
+        gate = torch.sigmoid(self.temperature * agreement_v * agreement_t)[:, :, None, None]
+        largest = (self.pairwise_v(gate * visible).amax(dim=(2, 3)), self.pairwise_t(gate * infrared).amax(dim=(2, 3)))
+        weights = torch.sigmoid(self.recalibration(torch.cat(largest, dim=1)))[:, :, None, None]
+        weight_v, weight_t = weights.chunk(2, dim=1)
+        visible = visible * (1 - gate + gate * weight_v)
+        infrared = infrared * (1 - gate + gate * weight_t)
+        # The softmax over two scores.
+        share_v = torch.sigmoid(self.visible_score(visible) - self.infrared_score(infrared))
+        infrared = (1 - share_v) * infrared
+        return share_v * visible + infrared, infrared
+
+
+class PairwiseConvolution(nn.Module):
+    """Convolution of odd kernel size, in groups of two channels: (B, C, H, W) -> the same, by a weight (C, 2, k, k)."""
+
+    neighbours: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        channels, padding = torch.arange(len(weight), device=weight.device), weight.shape[-1] // 2
+        own, other = (weight[channels, place].unsqueeze(1) for place in (channels % 2, 1 - channels % 2))
+        self.own = convolution(own, bias, padding=padding, groups=len(weight))
+        self.other = convolution(other, padding=padding, groups=len(weight))
+        self.register_buffer("neighbours", channels ^ 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(x) + self.other(x[:, self.neighbours])
 
 
 class DeployedHeterogeneousFusion(nn.Module):
@@ -123,63 +174,70 @@ class DeployedInvertibleBlock(nn.Module):
         self.clamp = block.clamp
         mixing = copy.deepcopy(block.mixing).double()
         identity = torch.eye(len(mixing.lower), dtype=torch.float64, device=mixing.lower.device)
-        self.mixing = pointwise(mixing(identity[None, :, :, None])[0, :, :, 0])
+        self.first_half, self.second_half = map(pointwise, mixing(identity[None, :, :, None])[0, :, :, 0].chunk(2))
         self.additive = _subnetwork(block.additive)
-        self.shift_and_half_scale = _subnetwork(block.shift, block.scale)
+        self.shift = _subnetwork(block.shift)
+        self.half_scale = _subnetwork(block.scale, 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x1, x2 = self.mixing(x).chunk(2, dim=1)
+        x1, x2 = self.first_half(x), self.second_half(x)
         y1 = x1 + self.additive(x2)
-        shift, half_scale = self.shift_and_half_scale(y1).chunk(2, dim=1)
-        y2 = x2 * torch.exp(self.clamp * torch.tanh(half_scale)) + shift
+        y2 = x2 * torch.exp(self.clamp * torch.tanh(self.half_scale(y1))) + self.shift(y1)
         return torch.cat((y1, y2), dim=1)
 
 
-def _subnetwork(network: nn.Sequential, halved: nn.Sequential | None = None) -> nn.Sequential:
-    """One or two subnetworks of the same input, the output of the second halved: (B, C, H, W) -> (B, C or 2C, H, W)."""
-    branches = [network] if halved is None else [network, halved]
-    first, second = ([branch[index] for branch in branches] for index in (0, 2))
+def _subnetwork(network: nn.Sequential, factor: float = 1.0) -> nn.Sequential:
+    """A subnetwork of an `InvertibleBlock`, its output multiplied by `factor`: (B, C, H, W) -> the same."""
+    first, first_activation, second, second_activation = network
+    assert isinstance(first, HalfInstanceNormBlock)
+    assert isinstance(second, HalfInstanceNormBlock)
     return nn.Sequential(
-        DeployedHalfInstanceNormBlock(first, 1, 1.0),
-        copy.deepcopy(network[1]),
-        DeployedHalfInstanceNormBlock(second, len(branches), 0.5),
-        copy.deepcopy(network[3]),
+        DeployedHalfInstanceNormBlock(first),
+        copy.deepcopy(first_activation),
+        DeployedHalfInstanceNormBlock(second, factor),
+        copy.deepcopy(second_activation),
     )
 
 
 class DeployedHalfInstanceNormBlock(nn.Module):
-    """One or more `HalfInstanceNormBlock`s of C channels side by side: (B, groups * C, H, W) -> (B, blocks * C, H, W).
+    """A `HalfInstanceNormBlock`, its output multiplied by `factor`: (B, C, H, W) -> the same."""
 
-    Args:
-        blocks: the trained blocks.
-        groups: 1 if all of them see the same input, or their number if each has its own.
-        factor: of the output of all but the first block.
-    """
-
-    def __init__(self, blocks: list[nn.Module], groups: int, factor: float) -> None:
+    def __init__(self, block: HalfInstanceNormBlock, factor: float = 1.0) -> None:
         super().__init__()
-        sources = [block for block in blocks if isinstance(block, HalfInstanceNormBlock)]
-        factors = [factor if index else 1.0 for index in range(len(sources))]
-        ones = [1.0] * len(sources)
-        self.slope = sources[0].slope
-        self.first = _side_by_side([source.first for source in sources], groups, ones)
-        self.norms = nn.ModuleList(copy.deepcopy(source.norm) for source in sources)
-        self.second = _side_by_side([source.second for source in sources], len(sources), factors)
-        self.identity = _side_by_side([source.identity for source in sources], groups, factors)
+        self.slope = block.slope
+        self.first = copy.deepcopy(block.first)
+        self.norm = DeployedHalfInstanceNorm(block.norm)
+        self.second, self.identity = (_scaled(layer, factor) for layer in (block.second, block.identity))
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = list(self.first(x).chunk(2 * len(self.norms), dim=1))
-        parts[0::2] = [norm(part) for norm, part in zip(self.norms, parts[0::2], strict=True)]
-        y = F.leaky_relu(torch.cat(parts, dim=1), self.slope)
+        y = F.leaky_relu(self.norm(self.first(x)), self.slope)
         return F.leaky_relu(self.second(y), self.slope) + self.identity(x)
 
 
-def _side_by_side(layers: list[nn.Conv2d], groups: int, factors: list[float]) -> nn.Conv2d:
-    """Convolutions of one shape as one, their outputs joined and multiplied by `factors`."""
-    weights, biases = zip(*(doubles(layer) for layer in layers), strict=True)
-    weight = torch.cat([weight * factor for weight, factor in zip(weights, factors, strict=True)])
-    bias = torch.cat([bias * factor for bias, factor in zip(biases, factors, strict=True)])
-    return convolution(weight, bias, padding=weight.shape[-1] // 2, groups=groups)
+def _scaled(layer: nn.Conv2d, factor: float) -> nn.Conv2d:
+    weight, bias = doubles(layer)
+    return reshaped(layer, factor * weight, factor * bias)
+
+
+class DeployedHalfInstanceNorm(nn.Module):
+    """Instance norm of the first half of the channels, the second half unchanged: (B, C, H, W) -> the same."""
+
+    normalised: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.InstanceNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        zeros = torch.zeros_like(norm.weight)
+        for name, half in (("normalised", zeros + 1), ("weight", norm.weight), ("bias", norm.bias)):
+            self.register_buffer(name, torch.cat((half, zeros)).detach()[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        variance = (x - mean).square().mean(dim=(2, 3), keepdim=True)
+        scale = self.weight * torch.rsqrt(variance + self.eps) + (1 - self.normalised)
+        return (x - self.normalised * mean) * scale + self.bias
 
 
 class DeployedAtrousPyramid(nn.Module):
@@ -251,6 +309,7 @@ def _fold_sequence(sequence: nn.Sequential) -> nn.Sequential:
 # What a module of these types becomes.
 _REPLACEMENTS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.Sequential: _fold_sequence,
+    DynamicExtraction: DeployedDynamicExtraction,
     HeterogeneousFusion: DeployedHeterogeneousFusion,
     InvertibleFusionDecoder: DeployedFusionDecoder,
     AtrousPyramid: DeployedAtrousPyramid,

@@ -11,18 +11,25 @@ What is folded, next to what the trained module already leaves out:
   convolution. The symmetric wiring computes the gates of both orders by one convolution, and projects their sum once.
 - Heads: batch norm and every bias are in the 1x1 convolution per stage; that of 1/32 contains the convolution that
   fuses the modalities there, since nothing else reads it.
+
+Large images: `DeployedViRMFS.bands` computes the same without the arrays that make a run large, the hidden features of
+the Mix-FFNs and of the heads and the logits at full size. It works on strips of rows with whatever of the whole image
+they depend on: all keys and values of attention, and one row of neighbours in convolutions and upsampling.
 """
 
 import copy
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tectum.models.backbones.lite import EfficientNetLite0
 from tectum.models.backbones.mit import Attention, Block, MixVisionTransformer, Stage
 from tectum.models.base import luminance
 from tectum.models.deploy.base import Deployed
 from tectum.models.deploy.folding import convolution, doubles, linear, pointwise, reshaped, with_norm
+from tectum.models.deploy.lite import DeployedLite0
 from tectum.models.virmfs import LowFrequencyGate, MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
 
 # The modalities pass as one batch of 2B, visible first. `count` is B.
@@ -34,7 +41,11 @@ class DeployedViRMFS(Deployed):
     def __init__(self, model: ViRMFS) -> None:
         super().__init__(model)
         self.input_mean = model.input_mean
-        self.backbone = DeployedBackbone(model.backbone, model.input_scale)
+        self.backbone: DeployedBackbone | DeployedLite0
+        if isinstance(model.backbone, EfficientNetLite0):
+            self.backbone = DeployedLite0(model.backbone, model.input_scale)
+        else:
+            self.backbone = DeployedBackbone(model.backbone, model.input_scale)
         # The features of the stages have a height and width that are multiples of 8, 4 and 2.
         self.fusions = nn.ModuleList(
             DeployedWaveletFusion(module, even_levels)
@@ -57,6 +68,42 @@ class DeployedViRMFS(Deployed):
             for head in (self.fusion_head, self.segmentation_head)
         )
         return weights[:, :1] * grey + weights[:, 1:] * infrared, logits
+
+    @torch.inference_mode()
+    def bands(self, visible: Tensor, infrared: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `forward` gives, up to rounding, in bands from top to bottom, and in a fraction of its memory.
+
+        Args:
+            visible, infrared: as in `forward`.
+            rows: height of a band, and of what is worked on at a time before, in pixels; a multiple of `stride`.
+
+        Yields:
+            fused (B, 1, h, W) and logits (B, K, h, W), where h is `rows`, or what is left for the last band.
+        """
+        size = visible.shape[-2:]
+        grey = luminance(visible)
+        predictions = self._predictions(torch.cat((grey, infrared)), rows)
+        for top in range(0, size[0], rows):
+            band = slice(top, min(top + rows, size[0]))
+            weights, logits = (_upsampled(prediction, size, band) for prediction in predictions)
+            yield weights[:, :1] * grey[:, :, band] + weights[:, 1:] * infrared[:, :, band], logits
+
+    def _predictions(self, planes: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4) from planes (2B, 1, H, W), in strips of rows."""
+        count = len(planes) // 2
+        both = planes - self.input_mean if self.input_mean else planes
+        features = []
+        for index, stage in enumerate(self.backbone.stages):
+            both = stage(both, rows >> (index + 2))
+            if index < 3:
+                features.append(self.fusions[index](both, count))
+        features.append(torch.cat((both[:count], both[count:]), dim=1))
+        height, strip = features[0].shape[2], rows // 4
+        weights, logits = (
+            torch.cat([head.strip(features, top, min(top + strip, height)) for top in range(0, height, strip)], dim=2)
+            for head in (self.fusion_head, self.segmentation_head)
+        )
+        return weights, logits
 
 
 class DeployedBackbone(nn.Module):
@@ -90,12 +137,13 @@ class DeployedStage(nn.Module):
         self.blocks = nn.ModuleList(DeployedBlock(block) for block in stage.blocks if isinstance(block, Block))
         self.norm = copy.deepcopy(stage.norm)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+        """The stage's feature; with `rows`, the blocks work on so many rows of it at a time."""
         x = self.projection(x)
         size = x.shape[-2:]
         x = self.embedding_norm(_to_tokens(x))
         for block in self.blocks:
-            x = block(x, size)
+            x = block(x, size, rows)
         return _to_map(self.norm(x), size)
 
 
@@ -114,9 +162,30 @@ class DeployedBlock(nn.Module):
             pointwise(*doubles(ffn.contract)),
         )
 
-    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+    def forward(self, x: Tensor, size: torch.Size, rows: int | None = None) -> Tensor:
+        """(B, N, C) -> the same; with `rows`, where attention is reduced, so many rows at a time, written over x."""
+        if rows is not None and self.attention.reduction is not None:
+            return self._in_strips(x, size[1], rows)
         x = x + self.attention(self.norm1(x), size)
         return x + _to_tokens(self.ffn(_to_map(self.norm2(x), size)))
+
+    def _in_strips(self, x: Tensor, width: int, rows: int) -> Tensor:
+        strips, nothing = x.split(rows * width, dim=1), x[:, :0]
+        size = (-1, width)
+        sources = [self.attention.reduced(self.norm1(strip), size) for strip in strips]
+        key, value = self.attention.keys_and_values(torch.cat(sources, dim=1))
+        for strip in strips:
+            strip += self.attention.attend(self.attention.queries(self.norm1(strip)), key, value)
+
+        # The depth-wise 3x3 convolution sees the row below and the one above, which is overwritten by then.
+        above = nothing
+        for strip, below in zip(strips, (*strips[1:], nothing), strict=True):
+            source = torch.cat((above, strip, below[:, :width]), dim=1)
+            change = _to_tokens(self.ffn(_to_map(self.norm2(source), size)))
+            start = above.shape[1]
+            above = strip[:, -width:].clone()
+            strip += change[:, start : start + strip.shape[1]]
+        return x
 
 
 class DeployedAttention(nn.Module):
@@ -149,12 +218,27 @@ class DeployedAttention(nn.Module):
             )
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        if self.reduction is None or self.reduction_norm is None:
-            query, key, value = self._heads(self.joint(x), 3)
-        else:
-            source = self.reduction_norm(_to_tokens(self.reduction(_to_map(x, size))))
-            query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            key, value = self._heads(self.key_value(source), 2)
+        if self.reduction is None:
+            return self.attend(*self._heads(self.joint(x), 3))
+        source = self.reduced(x, size)
+        return self.attend(self.queries(x), *self.keys_and_values(source))
+
+    def reduced(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
+        """What keys and values are computed from: (B, N, C) -> (B, M, C)."""
+        assert self.reduction is not None
+        assert self.reduction_norm is not None
+        return self.reduction_norm(_to_tokens(self.reduction(_to_map(x, size))))
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, heads, N, C / heads)."""
+        return self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def keys_and_values(self, source: Tensor) -> tuple[Tensor, ...]:
+        """(B, M, C) -> (B, heads, M, C / heads), twice."""
+        return self._heads(self.key_value(source), 2)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, heads, N, C / heads) and (B, heads, M, C / heads) twice -> (B, N, C)."""
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0).transpose(1, 2).flatten(2)
         return attended if self.projection is None else self.projection(attended)
 
@@ -212,20 +296,19 @@ class DeployedWaveletLevel(nn.Module):
         self.gate = DeployedGate(level.gate, symmetric, divisor)
 
         first, second = (torch.as_tensor(share, dtype=weight.dtype, device=weight.device) for share in level.mix())
-        high = weight[:, 1:] / divisor  # (C, 3, 1, 5, 5)
+        # Band by band, as the sub-bands are joined and the shares are: (3C, 1, 5, 5).
+        high = weight[:, 1:].transpose(0, 1).flatten(0, 1) / divisor
         self.source = "visible"
         if symmetric:
             self.source, high = "sum", high * (first + second)[..., None]
         elif level.high_frequency == "learned":
             self.source = "mixed"
-            shares = torch.stack((first, second)).detach()  # (2, C, 3, 1, 1)
-            self.register_buffer("shares", shares.transpose(1, 2).flatten(1, 2)[:, None].float())
+            self.register_buffer("shares", torch.stack((first, second)).detach()[:, None].float())  # (2, 1, 3C, 1, 1)
         elif level.high_frequency == "infrared":
             self.source = "infrared"
         elif level.high_frequency != "visible":
             self.source, high = "sum", high * first
-        # Band by band, as the sub-bands are joined, where the trained module has channel by channel.
-        self.high = convolution(high.transpose(0, 1).flatten(0, 1), padding=2, groups=3 * channels)
+        self.high = convolution(high, padding=2, groups=3 * channels)
 
     def forward(self, both: Tensor, count: int) -> Tensor:
         height, width = both.shape[-2:]
@@ -332,9 +415,34 @@ class DeployedHead(nn.Module):
             total += F.interpolate(projection(feature), size, mode="bilinear", align_corners=False)
         return self.prediction(F.relu(total, inplace=True))
 
+    def strip(self, features: list[Tensor], top: int, bottom: int) -> Tensor:
+        """Rows of what `forward` gives, from `top` to `bottom`, both multiples of 8."""
+        total = self.projections[0](features[0][:, :, top:bottom])
+        for feature, projection in zip(features[1:], self.projections[1:], strict=True):
+            factor = features[0].shape[2] // feature.shape[2]
+            # With the neighbours that upsampling mixes in, where there are any.
+            first = max(0, top // factor - 1)
+            part = projection(feature[:, :, first : bottom // factor + 1])
+            size = (factor * part.shape[2], total.shape[3])
+            upsampled = F.interpolate(part, size, mode="bilinear", align_corners=False)
+            total += upsampled[:, :, top - factor * first :][:, :, : bottom - top]
+        return self.prediction(F.relu(total, inplace=True))
 
-def _to_map(tokens: Tensor, size: torch.Size) -> Tensor:
-    """(B, H*W, C) -> (B, C, H, W), a view whose memory stays channels-last."""
+
+def _upsampled(x: Tensor, size: torch.Size, rows: slice) -> Tensor:
+    """Rows of x upsampled to `size`, bilinear with aligned corners: (B, C, h, w) -> (B, C, rows, size[1])."""
+    last = x.shape[2] - 1
+    # In the precision that `F.interpolate` has, so that both round alike.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    position = torch.arange(rows.start, rows.stop, dtype=dtype, device=x.device) * (last / (size[0] - 1))
+    above = position.long()
+    share = (position - above).to(x.dtype)[:, None]
+    lines = torch.lerp(x.index_select(2, above), x.index_select(2, (above + 1).clamp(max=last)), share)
+    return F.interpolate(lines, (len(position), size[1]), mode="bilinear", align_corners=True)
+
+
+def _to_map(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(B, H*W, C) -> (B, C, H, W), a view whose memory stays channels-last; a height of -1 is found."""
     return tokens.transpose(1, 2).unflatten(2, size)
 
 

@@ -1,20 +1,8 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 import tectum
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("published", BENCHMARKS / "published.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tectum.bench.published import gigaflops, published
 
 
 @pytest.mark.parametrize(
@@ -27,7 +15,7 @@ def benchmark():
     ],
     ids=["asymmetric", "symmetric", "paired", "first"],
 )
-def test_published_networks_compute_the_same(benchmark, name, arguments):
+def test_published_networks_compute_the_same(name, arguments):
     torch.manual_seed(0)
     model = tectum.create_model(name, **arguments).eval()
     with torch.no_grad():
@@ -37,18 +25,18 @@ def test_published_networks_compute_the_same(benchmark, name, arguments):
     # In float64: the invertible blocks of MAFS amplify rounding.
     visible, infrared = torch.rand(1, 3, 64, 96).double(), torch.rand(1, 1, 64, 96).double()
     with torch.no_grad():
-        fused, logits = benchmark.published(model).double()(visible, infrared)
+        fused, logits = published(model).double()(visible, infrared)
         expected = model.double()(visible, infrared)
     torch.testing.assert_close(fused, expected.fused, atol=1e-6, rtol=0)
     torch.testing.assert_close(logits, expected.logits, atol=1e-6, rtol=0)
 
 
-def test_published_networks_do_the_published_work(benchmark):
+def test_published_networks_do_the_published_work():
     # 19.0 GMACs of ViR-MFS b0 were measured on the released network, with two backbone passes and unfolded heads.
-    network = benchmark.published(tectum.create_model("virmfs_b0"))
-    assert benchmark.gigaflops(network, 480, 640) == pytest.approx(38.0, abs=0.3)
+    network = published(tectum.create_model("virmfs_b0"))
+    assert gigaflops(network, 480, 640) == pytest.approx(38.0, abs=0.3)
 
 
-def test_unpublished_options_are_refused(benchmark):
+def test_unpublished_options_are_refused():
     with pytest.raises(ValueError, match="one wavelet level"):
-        benchmark.published(tectum.create_model("virmfs_b0", levels=2))
+        published(tectum.create_model("virmfs_b0", levels=2))

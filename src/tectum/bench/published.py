@@ -1,10 +1,5 @@
 """The networks as published: the reference that the benchmarks compare with.
 
-    python benchmarks/published.py [--size 640x480] [MODEL ...]
-
-prints the arithmetic of one pair, in 10^9 floating-point operations (a multiplication and an addition count as two), of
-each network as published, as tectum's module in eval mode, and deployed.
-
 `published(model)` takes the weights of a tectum network and computes the same function by the operations that the
 released code uses, in plain eager PyTorch; where the release is known to do more, less is done here.
 
@@ -17,19 +12,19 @@ MAFS: the gate between the encoders is the diagonal of a C x C matrix; ASPP runs
 used; the six auxiliary outputs are computed.
 """
 
-import argparse
 import copy
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import tectum
 from tectum.models import FusionSegmenter
-from tectum.models.backbones.mit import Attention
+from tectum.models.backbones.mit import Attention, Block
 from tectum.models.base import luminance
-from tectum.models.mafs import MAFS, DynamicExtraction, SegmentationDecoder
+from tectum.models.mafs import MAFS, AuxiliaryRefinement, DynamicExtraction, SegmentationDecoder
 from tectum.models.virmfs import MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
 
 
@@ -42,8 +37,26 @@ def published(model: FusionSegmenter) -> nn.Module:
     Raises:
         ValueError: for a ViR-MFS with options that were not published.
     """
-    build = PublishedMAFS if isinstance(model, MAFS) else PublishedViRMFS
-    return build(copy.deepcopy(model)).eval().requires_grad_(False)
+    model = copy.deepcopy(model)
+    network: nn.Module
+    if isinstance(model, MAFS):
+        network = PublishedMAFS(model)
+    else:
+        assert isinstance(model, ViRMFS)
+        network = PublishedViRMFS(model)
+    return network.eval().requires_grad_(False)
+
+
+def published_for_training(model: ViRMFS) -> "PublishedViRMFS":
+    """The ViR-MFS network as published, to train: what `published` gives, but in training mode and with gradients.
+
+    Its parameters are copies, in the order of `model.parameters()`. Batch norms, dropout and stochastic depth are those
+    of `model`; with two backbone passes, random numbers are drawn in another order.
+
+    Raises:
+        ValueError: for options that were not published.
+    """
+    return PublishedViRMFS(copy.deepcopy(model)).train()
 
 
 class PublishedViRMFS(nn.Module):
@@ -52,12 +65,15 @@ class PublishedViRMFS(nn.Module):
         arguments = model.arguments
         if arguments["levels"] != 1 or arguments["high_frequency"] != "visible":
             raise ValueError("the published ViR-MFS has one wavelet level, and its high frequencies are the first's")
+        if arguments["backbone"] == "lite0":
+            raise ValueError("the published ViR-MFS has MiT backbones: EfficientNet-Lite0 is an addition")
         self.mean, self.scale = model.input_mean, model.input_scale
         self.backbone = model.backbone
-        for block in self.backbone.modules():
-            if isinstance(getattr(block, "attention", None), Attention):
-                block.attention = PublishedAttention(block.attention)
-        self.fusions = nn.ModuleList(PublishedWaveletFusion(module) for module in model.fusions)
+        for block in list(self.backbone.modules()):
+            if isinstance(block, Block):
+                block.add_module("attention", PublishedAttention(block.attention))
+        fusions = cast(Iterable[MultiScaleWaveletFusion], model.fusions)
+        self.fusions = nn.ModuleList(PublishedWaveletFusion(module) for module in fusions)
         self.symmetric = arguments["wiring"] == "symmetric"
         self.deepest_fusion = model.deepest_fusion
         self.segmentation_head = PublishedHead(model.segmentation_head)
@@ -87,7 +103,7 @@ class PublishedAttention(nn.Module):
         layers, (batch, tokens, channels) = self.layers, x.shape
         heads = layers.heads
         query = layers.query(x).reshape(batch, tokens, heads, channels // heads).permute(0, 2, 1, 3)
-        if layers.reduction is not None:
+        if layers.reduction is not None and layers.reduction_norm is not None:
             x = layers.reduction(x.permute(0, 2, 1).reshape(batch, channels, height, width))
             x = layers.reduction_norm(x.reshape(batch, channels, -1).permute(0, 2, 1))
         key, value = layers.key_value(x).reshape(batch, -1, 2, heads, channels // heads).permute(2, 0, 3, 1, 4)
@@ -102,7 +118,7 @@ class PublishedWaveletFusion(nn.Module):
 
     def __init__(self, fusion: MultiScaleWaveletFusion) -> None:
         super().__init__()
-        (self.level,) = fusion.levels
+        (self.level,) = cast(Iterable[WaveletLevel], fusion.levels)
         self.base_convolution, self.base_scale = fusion.base_convolution, fusion.base_scale
         channels = fusion.base_convolution.in_channels
         signs = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
@@ -114,12 +130,11 @@ class PublishedWaveletFusion(nn.Module):
         low = self.level.gate(bands[0][:, :, 0], bands[1][:, :, 0])
         joined = torch.cat((low.unsqueeze(2), bands[0][:, :, 1:]), dim=2).flatten(1, 2)
         inverse = F.conv_transpose2d(joined, self.filters, stride=2, groups=first.shape[1])
-        return inverse + self.base_scale(self.base_convolution(first))
+        return inverse + self.base_convolution(first) * self.base_scale.weight
 
     def _bands(self, x: Tensor) -> Tensor:
-        assert isinstance(self.level, WaveletLevel)
         bands = F.conv2d(x, self.filters, stride=2, groups=x.shape[1])
-        return self.level.scale(self.level.convolution(bands)).unflatten(1, (-1, 4))
+        return (self.level.convolution(bands) * self.level.scale.weight).unflatten(1, (-1, 4))
 
 
 class PublishedHead(nn.Module):
@@ -139,8 +154,9 @@ class PublishedHead(nn.Module):
 class PublishedMAFS(nn.Module):
     def __init__(self, model: MAFS) -> None:
         super().__init__()
-        model.exchanges = nn.ModuleList(PublishedExtraction(module) for module in model.exchanges)
-        model.segmentation_decoder = PublishedSegmentationDecoder(model.segmentation_decoder)
+        exchanges = cast(Iterable[DynamicExtraction], model.exchanges)
+        model.exchanges = nn.ModuleList(PublishedExtraction(module) for module in exchanges)
+        model.add_module("segmentation_decoder", PublishedSegmentationDecoder(model.segmentation_decoder))
         self.model = model
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +190,8 @@ class PublishedSegmentationDecoder(nn.Module):
     def __init__(self, decoder: SegmentationDecoder) -> None:
         super().__init__()
         self.pixel_decoder, self.atrous_pyramid = decoder.pixel_decoder, decoder.atrous_pyramid
-        decoder.pixel_decoder = decoder.atrous_pyramid = nn.Identity()
+        for name in ("pixel_decoder", "atrous_pyramid"):
+            decoder.add_module(name, nn.Identity())
         self.layers = decoder
 
     def forward(
@@ -183,7 +200,7 @@ class PublishedSegmentationDecoder(nn.Module):
         layers, pyramid = self.layers, self.pixel_decoder(features)
         aux = {}
         previous, high = features[3], pyramid[0]
-        for index, refinement in enumerate(layers.refinements):
+        for index, refinement in enumerate(cast(Iterable[AuxiliaryRefinement], layers.refinements)):
             previous, high = refinement(features[2 - index], previous, high)
             aux[f"two_class_{index}"] = refinement.two_class_head(previous, size)
             aux[f"semantic_{index}"] = refinement.semantic_head(high, size)
@@ -198,20 +215,3 @@ def gigaflops(network: nn.Module, height: int, width: int) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(*(torch.empty(1, channels, height, width, device="meta") for channels in (3, 1)))
     return counter.get_total_flops() / 1e9
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["virmfs_b0", "mafs_r18", "mafs_r152"], metavar="MODEL")
-    parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT, multiples of 32")
-    arguments = parser.parse_args()
-    width, height = (int(side) for side in arguments.size.split("x"))
-    print(f"10^9 operations for one pair of {width}x{height}: published, eval mode, deployed")
-    for name in arguments.models:
-        model = tectum.create_model(name).eval()
-        counts = [gigaflops(network, height, width) for network in (published(model), model, model.deploy())]
-        print(f"{name:12}" + "".join(f"{count:10.2f}" for count in counts))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Benchmarks: a written contract, and the networks as published to compare with."""
