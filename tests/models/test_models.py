@@ -69,6 +69,11 @@ def saved(tmp_path):
     return tmp_path
 
 
+def test_saved_weights_are_as_readable_as_other_files(saved):
+    (saved / "other").touch()
+    assert (saved / "model.safetensors").stat().st_mode == (saved / "other").stat().st_mode
+
+
 def test_truncated_weights_are_named(saved):
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])

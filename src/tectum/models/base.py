@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tectum.errors import InputError
-from tectum.files import atomic_path, write_text
+from tectum.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from tectum.models.deploy import Deployed
@@ -101,8 +101,8 @@ class FusionSegmenter(nn.Module):
             key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
             for key, value in self.state_dict().items()
         }
-        with atomic_path(directory / WEIGHTS_FILE) as temporary:
-            save_file(tensors, temporary)
+        # Not save_file, which leaves a file that only its owner can read.
+        write_bytes(directory / WEIGHTS_FILE, save(tensors))
         config = {"architecture": self.architecture, "arguments": self.arguments, "metadata": self.metadata}
         write_text(directory / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
         if card is not None:

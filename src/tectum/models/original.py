@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tectum.errors import ConfigError, WeightsError
-from tectum.files import atomic_path
+from tectum.files import write_bytes
 from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
 from tectum.models.backbones.resnet import RESNET_DEPTHS, RESNET_WIDTHS
 from tectum.models.mafs import MAFS
@@ -418,8 +418,7 @@ def convert_mit(source: str | Path, out: str | Path) -> str:
     size = _mit_size(renamed, path)
     model = MixVisionTransformer(size)
     fill(model, renamed, path)
-    with atomic_path(out) as temporary:
-        save_file(model.state_dict(), temporary, metadata={"size": size})
+    write_bytes(out, save(model.state_dict(), metadata={"size": size}))
     return size
 
 
