@@ -1,5 +1,7 @@
+import inspect
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import tectum.predict.backends as backends
 from tectum import Predictor, create_model
@@ -406,15 +409,66 @@ def test_compile_calls_the_compiled_network(network, monkeypatch, pair):
     assert seen == [1]
 
 
-def test_a_compiler_that_fails_is_one_sentence(network, monkeypatch, pair):
+class Tiny(nn.Module):
+    """A network that is compiled in seconds."""
+
+    classes, stride, metadata = 2, 1, {}
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, visible, infrared):
+        return torch.sigmoid(visible.mean(1, keepdim=True) + infrared), torch.relu(self.convolution(visible)) + infrared
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
+def test_compile_at_several_sizes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    network = Tiny()
+    eager, compiled = TorchBackend(network), TorchBackend(network, compiled=True)
+    rng = np.random.default_rng(0)
+    for batch, height, width in ((1, 32, 48), (1, 40, 56), (2, 32, 48)):
+        pair = [rng.random((batch, channels, height, width), np.float32) for channels in (3, 1)]
+        expected, found = eager.run(*pair), compiled.run(*pair)
+        np.testing.assert_allclose(found.fused, expected.fused, atol=1e-6)
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-6)
+    assert any(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.slow
+def test_compile_without_a_compiler_is_one_sentence(tmp_path):
+    code = (
+        "import numpy as np, torch\n"
+        "from torch import nn\n"
+        "from tectum.errors import ConfigError\n"
+        "from tectum.predict.backends import TorchBackend\n"
+        f"{inspect.getsource(Tiny)}\n"
+        "try:\n"
+        "    TorchBackend(Tiny(), compiled=True).run(np.zeros((1, 3, 8, 8), 'f'), np.zeros((1, 1, 8, 8), 'f'))\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    (printed,) = run_python(code, PATH=str(tmp_path), CXX="none", TORCHINDUCTOR_CACHE_DIR=str(tmp_path)).splitlines()
+    assert printed.startswith("torch.compile does not work here (No working C++ compiler found")
+    assert printed.endswith("); use the backend torch")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_compiler_that_fails_is_one_sentence(nested, network, monkeypatch, pair):
     def compiled(model):
         def fail(*_):
-            raise torch._dynamo.exc.TorchDynamoException("no C++ compiler found")
+            error = torch._dynamo.exc.TorchDynamoException("no C++ compiler found\n\nSet TORCH_LOGS for more.")
+            if nested:
+                raise torch._dynamo.exc.BackendCompilerFailed("inductor", error, [])
+            raise error
 
         return fail
 
     monkeypatch.setattr(torch, "compile", compiled)
-    with pytest.raises(ConfigError, match=r"torch\.compile does not work here \(no C\+\+ compiler found\)"):
+    with pytest.raises(ConfigError, match=r"torch\.compile does not work here \(no C\+\+ compiler found\); use the"):
         Predictor(network, backend="compile")(**pair)
 
 

@@ -232,8 +232,9 @@ class TorchBackend:
             yield
         except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
             if self.runtime == "compile" and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                cause = getattr(error, "inner_exception", error)
                 raise ConfigError(
-                    f"torch.compile does not work here ({_reason(error)}); use the backend torch"
+                    f"torch.compile does not work here ({_reason(cause, line=0)}); use the backend torch"
                 ) from None
             if not _is_out_of_memory(error):
                 raise
@@ -504,10 +505,10 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
     )
 
 
-def _reason(error: Exception) -> str:
-    """The last line of a runtime's message, since the lines before it name its own sources."""
+def _reason(error: Exception, line: int = -1) -> str:
+    """One line of a message; by default the last, since the runtimes name their own sources in the lines before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip("!.") if lines else type(error).__name__
+    return lines[line].rstrip("!.") if lines else type(error).__name__
 
 
 def _raw(fused: "torch.Tensor", logits: "torch.Tensor") -> Raw:
