@@ -84,21 +84,29 @@ class DynamicExtraction(nn.Module):
         self.infrared_score = nn.Conv2d(channels, 1, 1)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        gate = self.agreement_gate(visible, infrared)
+        both = torch.cat((gate * visible, gate * infrared), dim=1)
+        # Channels last: oneDNN has no fast kernel for groups of two channels in the usual layout.
+        agreeing = self.depthwise(both.contiguous(memory_format=torch.channels_last))
+        return self.exchange(visible, infrared, gate, agreeing.amax(dim=(2, 3)))
+
+    def agreement_gate(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """The gate g, (B, C, 1, 1)."""
         descriptors = (F.normalize(self.agreement(x.mean(dim=(2, 3))), dim=1) for x in (visible, infrared))
         agreement_v, agreement_t = descriptors  # (B, C) each
         if self.gate == "first":
             agreement_v = agreement_v[:, :1]
-        gate = torch.sigmoid(self.temperature * agreement_v * agreement_t)[:, :, None, None]
-        both = torch.cat((gate * visible, gate * infrared), dim=1)
-        # Channels last: oneDNN has no fast kernel for groups of two channels in the usual layout.
-        agreeing = self.depthwise(both.contiguous(memory_format=torch.channels_last))
-        weights = torch.sigmoid(self.recalibration(agreeing.amax(dim=(2, 3))))[:, :, None, None]
+        return torch.sigmoid(self.temperature * agreement_v * agreement_t)[:, :, None, None]
+
+    def exchange(self, visible: Tensor, infrared: Tensor, gate: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """The results, from the gate and the largest responses (B, 2C) of the convolution of the agreeing parts."""
+        weights = torch.sigmoid(self.recalibration(largest))[:, :, None, None]
         weight_v, weight_t = weights.chunk(2, dim=1)
         visible = visible * (1 - gate + gate * weight_v)
         infrared = infrared * (1 - gate + gate * weight_t)
-        scores = torch.cat((self.visible_score(visible), self.infrared_score(infrared)), dim=1)
-        share_v, share_t = scores.softmax(dim=1).chunk(2, dim=1)
-        infrared = share_t * infrared
+        # The softmax over two scores.
+        share_v = torch.sigmoid(self.visible_score(visible) - self.infrared_score(infrared))
+        infrared = (1 - share_v) * infrared
         return share_v * visible + infrared, infrared
 
 

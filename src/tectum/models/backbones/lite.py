@@ -16,11 +16,11 @@ published kernels turned, pads on all sides, and turns its features back: no pad
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from tectum.errors import MissingExtraError
+from tectum.models.layers.convolution import convolve_plane, initialise_convolution
 
 STEM_WIDTH = 32
 # Kernel, stride, expansion, width and number of the blocks that lead to each scale (paper, table 1).
@@ -106,17 +106,12 @@ class EfficientNetLite0(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+                initialise_convolution(module)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         convolution, norm, activation = self.stem
         assert isinstance(convolution, nn.Conv2d)
-        weight = convolution.weight
-        if x.shape[1] == 1 and weight.shape[1] > 1:
-            # Convolving a repeated plane is convolving it once with the summed kernel: a third of the work.
-            weight = weight.sum(1, keepdim=True)
-        x = F.conv2d(x.flip(2, 3), weight, stride=convolution.stride, padding=convolution.padding)
+        x = convolve_plane(convolution, x.flip(2, 3))
         # On CPUs depth-wise convolutions are about twice as fast in this memory layout, which all layers keep.
         x = activation(norm(x.contiguous(memory_format=torch.channels_last)))
         features = []

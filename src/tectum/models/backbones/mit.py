@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from tectum.models.layers.convolution import convolve_plane, initialise_convolution
+
 
 class MiTSize(NamedTuple):
     widths: tuple[int, int, int, int]
@@ -33,12 +35,12 @@ REDUCTIONS = (8, 4, 2, 1)
 EXPANSION = 4
 
 
-def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
-    """(B, H*W, C) -> (B, C, H, W), a view whose memory stays channels-last."""
-    return tokens.transpose(1, 2).unflatten(2, (height, width))
+def to_map(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(B, H*W, C) -> (B, C, H, W), a view whose memory stays channels-last; of `size` (H, W), H may be -1."""
+    return tokens.transpose(1, 2).unflatten(2, size)
 
 
-def _to_tokens(features: Tensor) -> Tensor:
+def to_tokens(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H*W, C)."""
     return features.flatten(2).transpose(1, 2)
 
@@ -53,14 +55,9 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, int, int]:
         """(B, C, H, W) -> tokens (B, h*w, width), h, w. One channel where more are expected counts as repeated."""
-        convolution = self.projection
-        weight = convolution.weight
-        if x.shape[1] == 1 and weight.shape[1] > 1:
-            # Convolving a repeated plane is convolving it once with the summed kernel: a third of the work.
-            weight = weight.sum(1, keepdim=True)
-        x = F.conv2d(x, weight, convolution.bias, convolution.stride, convolution.padding)
+        x = convolve_plane(self.projection, x)
         height, width = x.shape[-2:]
-        return self.norm(_to_tokens(x)), height, width
+        return self.norm(to_tokens(x)), height, width
 
 
 class Attention(nn.Module):
@@ -78,7 +75,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, C/heads)
         if self.reduction is not None and self.reduction_norm is not None:
-            source = self.reduction_norm(_to_tokens(self.reduction(_to_map(x, height, width))))
+            source = self.reduction_norm(to_tokens(self.reduction(to_map(x, (height, width)))))
         else:
             source = x
         key, value = self.key_value(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -98,8 +95,8 @@ class MixFFN(nn.Module):
         self.contract = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        x = self.depthwise(_to_map(self.expand(x), height, width))
-        return self.contract(self.activation(_to_tokens(x)))
+        x = self.depthwise(to_map(self.expand(x), (height, width)))
+        return self.contract(self.activation(to_tokens(x)))
 
 
 class Block(nn.Module):
@@ -127,7 +124,7 @@ class Stage(nn.Module):
         x, height, width = self.embedding(x)
         for block in self.blocks:
             x = block(x, height, width)
-        return _to_map(self.norm(x), height, width)
+        return to_map(self.norm(x), (height, width))
 
 
 class MixVisionTransformer(nn.Module):
@@ -170,7 +167,4 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
-        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        initialise_convolution(module)

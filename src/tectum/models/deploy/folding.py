@@ -66,5 +66,11 @@ def reshaped(layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
     )
 
 
+def for_plane(layer: nn.Conv2d, scale: float) -> nn.Conv2d:
+    """The convolution of one plane that equals `layer` on the plane times `scale`, repeated to all its channels."""
+    weight, bias = doubles(layer)
+    return reshaped(layer, weight.sum(dim=1, keepdim=True) * scale, bias)
+
+
 def _parameter(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.detach().float().clone(), requires_grad=False)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tectum.models.backbones.lite import EfficientNetLite0, InvertedResidual
-from tectum.models.deploy.folding import doubles, fold_norms, reshaped
+from tectum.models.deploy.folding import fold_norms, for_plane
 
 
 class DeployedLite0(nn.Module):
@@ -13,24 +13,23 @@ class DeployedLite0(nn.Module):
 
     def __init__(self, backbone: EfficientNetLite0, input_scale: float) -> None:
         super().__init__()
-        stem = _folded(backbone.stem)
-        weight, bias = doubles(stem)
-        # A grey plane, which stands for as many equal ones.
-        stem = reshaped(stem, weight.sum(dim=1, keepdim=True) * input_scale, bias)
+        stem = for_plane(_folded(backbone.stem), input_scale)
         stages = [stage for stage in backbone.stages if isinstance(stage, nn.Sequential)]
         self.stages = nn.ModuleList(DeployedStage(None if i else stem, stage) for i, stage in enumerate(stages))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, rows: int | None = None) -> list[Tensor]:
+        """The features; with `rows`, so many rows of the image are worked on at a time."""
         x = x.flip(2, 3)
         features = []
-        for stage in self.stages:
-            assert isinstance(stage, DeployedStage)
-            x = stage.turned(x)
+        for index, stage in enumerate(self.stages):
+            x = stage(x, rows and rows >> (index + 2))
             features.append(x.flip(2, 3))
         return features
 
 
 class DeployedStage(nn.Module):
+    """The blocks that lead to one scale, of a feature and with a result that are turned by half a turn."""
+
     def __init__(self, stem: nn.Conv2d | None, blocks: nn.Sequential) -> None:
         super().__init__()
         self.stem = stem
@@ -38,10 +37,6 @@ class DeployedStage(nn.Module):
 
     def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
         """The stage's feature; with `rows`, each block works on so many rows of its result at a time."""
-        return self.turned(x.flip(2, 3), rows).flip(2, 3)
-
-    def turned(self, x: Tensor, rows: int | None = None) -> Tensor:
-        """What `forward` computes, of an input and with a result that are turned by half a turn."""
         if self.stem is not None:
             # On CPUs depth-wise convolutions are about twice as fast in this memory layout, which all layers keep.
             x = F.relu6(self.stem(x).contiguous(memory_format=torch.channels_last), inplace=True)

@@ -78,29 +78,15 @@ class DeployedDynamicExtraction(nn.Module):
 
     def __init__(self, extraction: DynamicExtraction) -> None:
         super().__init__()
-        self.gate = extraction.gate
-        self.temperature = copy.deepcopy(extraction.temperature)
-        self.agreement, self.recalibration, self.visible_score, self.infrared_score = copy.deepcopy(
-            (extraction.agreement, extraction.recalibration, extraction.visible_score, extraction.infrared_score)
-        )
         weights, biases = (parameter.chunk(2) for parameter in doubles(extraction.depthwise))
         self.pairwise_v, self.pairwise_t = map(PairwiseConvolution, weights, biases)
+        self.layers = copy.deepcopy(extraction)
+        del self.layers.depthwise
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        descriptors = (F.normalize(self.agreement(x.mean(dim=(2, 3))), dim=1) for x in (visible, infrared))
-        agreement_v, agreement_t = descriptors  # (B, C) each
-        if self.gate == "first":
-            agreement_v = agreement_v[:, :1]
-        gate = torch.sigmoid(self.temperature * agreement_v * agreement_t)[:, :, None, None]
+        gate = self.layers.agreement_gate(visible, infrared)
         largest = (self.pairwise_v(gate * visible).amax(dim=(2, 3)), self.pairwise_t(gate * infrared).amax(dim=(2, 3)))
-        weights = torch.sigmoid(self.recalibration(torch.cat(largest, dim=1)))[:, :, None, None]
-        weight_v, weight_t = weights.chunk(2, dim=1)
-        visible = visible * (1 - gate + gate * weight_v)
-        infrared = infrared * (1 - gate + gate * weight_t)
-        # The softmax over two scores.
-        share_v = torch.sigmoid(self.visible_score(visible) - self.infrared_score(infrared))
-        infrared = (1 - share_v) * infrared
-        return share_v * visible + infrared, infrared
+        return self.layers.exchange(visible, infrared, gate, torch.cat(largest, dim=1))
 
 
 class PairwiseConvolution(nn.Module):

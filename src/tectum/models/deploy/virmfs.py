@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tectum.models.backbones.lite import EfficientNetLite0
-from tectum.models.backbones.mit import Attention, Block, MixVisionTransformer, Stage
+from tectum.models.backbones.mit import Attention, Block, MixVisionTransformer, Stage, to_map, to_tokens
 from tectum.models.base import luminance
 from tectum.models.deploy.base import Deployed
-from tectum.models.deploy.folding import convolution, doubles, linear, pointwise, reshaped, with_norm
+from tectum.models.deploy.folding import convolution, doubles, for_plane, linear, pointwise, reshaped, with_norm
 from tectum.models.deploy.lite import DeployedLite0
 from tectum.models.virmfs import LowFrequencyGate, MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
 
@@ -56,13 +56,9 @@ class DeployedViRMFS(Deployed):
         self.fusion_head = DeployedHead(model.fusion_head, model.deepest_fusion)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        count, size = visible.shape[0], visible.shape[-2:]
+        size = visible.shape[-2:]
         grey = luminance(visible)
-        planes = torch.cat((grey, infrared))
-        # Not folded: zero padding follows the centring.
-        both = self.backbone(planes - self.input_mean if self.input_mean else planes)
-        features = [fusion(feature, count) for fusion, feature in zip(self.fusions, both, strict=False)]
-        features.append(torch.cat((both[3][:count], both[3][count:]), dim=1))
+        features = self._features(grey, infrared)
         weights, logits = (
             F.interpolate(head(features), size, mode="bilinear", align_corners=True)
             for head in (self.fusion_head, self.segmentation_head)
@@ -82,22 +78,23 @@ class DeployedViRMFS(Deployed):
         """
         size = visible.shape[-2:]
         grey = luminance(visible)
-        predictions = self._predictions(torch.cat((grey, infrared)), rows)
+        predictions = self._predictions(grey, infrared, rows)
         for top in range(0, size[0], rows):
             band = slice(top, min(top + rows, size[0]))
             weights, logits = (_upsampled(prediction, size, band) for prediction in predictions)
             yield weights[:, :1] * grey[:, :, band] + weights[:, 1:] * infrared[:, :, band], logits
 
-    def _predictions(self, planes: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4) from planes (2B, 1, H, W), in strips of rows."""
-        count = len(planes) // 2
-        both = planes - self.input_mean if self.input_mean else planes
-        features = []
-        for index, stage in enumerate(self.backbone.stages):
-            both = stage(both, rows >> (index + 2))
-            if index < 3:
-                features.append(self.fusions[index](both, count))
-        features.append(torch.cat((both[:count], both[count:]), dim=1))
+    def _features(self, grey: Tensor, infrared: Tensor, rows: int | None = None) -> list[Tensor]:
+        """What the heads see, of planes (B, 1, H, W); with `rows`, so many rows of them are worked on at a time."""
+        count, planes = grey.shape[0], torch.cat((grey, infrared))
+        # Not folded: zero padding follows the centring.
+        both = self.backbone(planes - self.input_mean if self.input_mean else planes, rows)
+        features = [fusion(feature, count) for fusion, feature in zip(self.fusions, both, strict=False)]
+        return [*features, torch.cat((both[3][:count], both[3][count:]), dim=1)]
+
+    def _predictions(self, grey: Tensor, infrared: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4) from planes (B, 1, H, W), in strips of rows."""
+        features = self._features(grey, infrared, rows)
         height, strip = features[0].shape[2], rows // 4
         weights, logits = (
             torch.cat([head.strip(features, top, min(top + strip, height)) for top in range(0, height, strip)], dim=2)
@@ -116,10 +113,11 @@ class DeployedBackbone(nn.Module):
             assert isinstance(stage, Stage)
             self.stages.append(DeployedStage(stage, input_scale if index == 0 else None))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, rows: int | None = None) -> list[Tensor]:
+        """The features; with `rows`, so many rows of the image are worked on at a time."""
         features = []
-        for stage in self.stages:
-            x = stage(x)
+        for index, stage in enumerate(self.stages):
+            x = stage(x, rows and rows >> (index + 2))
             features.append(x)
         return features
 
@@ -129,8 +127,7 @@ class DeployedStage(nn.Module):
         super().__init__()
         projection = stage.embedding.projection
         if input_scale is not None:  # the first stage: a grey plane, which stands for as many equal ones
-            weight, bias = doubles(projection)
-            self.projection = reshaped(projection, weight.sum(dim=1, keepdim=True) * input_scale, bias)
+            self.projection = for_plane(projection, input_scale)
         else:
             self.projection = copy.deepcopy(projection)
         self.embedding_norm = copy.deepcopy(stage.embedding.norm)
@@ -141,10 +138,10 @@ class DeployedStage(nn.Module):
         """The stage's feature; with `rows`, the blocks work on so many rows of it at a time."""
         x = self.projection(x)
         size = x.shape[-2:]
-        x = self.embedding_norm(_to_tokens(x))
+        x = self.embedding_norm(to_tokens(x))
         for block in self.blocks:
             x = block(x, size, rows)
-        return _to_map(self.norm(x), size)
+        return to_map(self.norm(x), size)
 
 
 class DeployedBlock(nn.Module):
@@ -167,7 +164,7 @@ class DeployedBlock(nn.Module):
         if rows is not None and self.attention.reduction is not None:
             return self._in_strips(x, size[1], rows)
         x = x + self.attention(self.norm1(x), size)
-        return x + _to_tokens(self.ffn(_to_map(self.norm2(x), size)))
+        return x + to_tokens(self.ffn(to_map(self.norm2(x), size)))
 
     def _in_strips(self, x: Tensor, width: int, rows: int) -> Tensor:
         strips, nothing = x.split(rows * width, dim=1), x[:, :0]
@@ -181,7 +178,7 @@ class DeployedBlock(nn.Module):
         above = nothing
         for strip, below in zip(strips, (*strips[1:], nothing), strict=True):
             source = torch.cat((above, strip, below[:, :width]), dim=1)
-            change = _to_tokens(self.ffn(_to_map(self.norm2(source), size)))
+            change = to_tokens(self.ffn(to_map(self.norm2(source), size)))
             start = above.shape[1]
             above = strip[:, -width:].clone()
             strip += change[:, start : start + strip.shape[1]]
@@ -227,7 +224,7 @@ class DeployedAttention(nn.Module):
         """What keys and values are computed from: (B, N, C) -> (B, M, C)."""
         assert self.reduction is not None
         assert self.reduction_norm is not None
-        return self.reduction_norm(_to_tokens(self.reduction(_to_map(x, size))))
+        return self.reduction_norm(to_tokens(self.reduction(to_map(x, size))))
 
     def queries(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, heads, N, C / heads)."""
@@ -439,13 +436,3 @@ def _upsampled(x: Tensor, size: torch.Size, rows: slice) -> Tensor:
     share = (position - above).to(x.dtype)[:, None]
     lines = torch.lerp(x.index_select(2, above), x.index_select(2, (above + 1).clamp(max=last)), share)
     return F.interpolate(lines, (len(position), size[1]), mode="bilinear", align_corners=True)
-
-
-def _to_map(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, H*W, C) -> (B, C, H, W), a view whose memory stays channels-last; a height of -1 is found."""
-    return tokens.transpose(1, 2).unflatten(2, size)
-
-
-def _to_tokens(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
-    return features.flatten(2).transpose(1, 2)
