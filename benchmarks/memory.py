@@ -1,6 +1,6 @@
 """Memory of a run per input pixel: python benchmarks/memory.py [--models ...] [--backends ...] [--sizes ...].
 
-Each size runs in a process of its own, and its peak memory is read from /proc (Linux). The growth of the peak from one
+Each size runs in a process of its own, whose peak memory `tectum.bench.process` tells. The growth of the peak from one
 size to the next, divided by that of the pixels, is what `tectum.predict.tiling.BYTES_PER_PIXEL` rounds up.
 """
 
@@ -17,13 +17,14 @@ from tectum.export import FORMATS
 _RUN = """
 import sys
 import numpy as np
+from tectum.bench.process import peak_memory
 from tectum.predict.backends import create_backend
 model, backend, width, height, rows = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 network = create_backend(model, "cpu", backend)
 visible, infrared = (np.random.default_rng(0).random((1, c, height, width), np.float32) for c in (3, 1))
 for _ in network.bands(visible, infrared, rows) if rows else [network.run(visible, infrared)]:
     pass
-print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+print(peak_memory())
 """
 
 
@@ -31,7 +32,7 @@ def peak(model: str, backend: str, size: tuple[int, int], rows: int = 0) -> int:
     """Bytes of peak memory of a process that runs one pair of `size` (width, height), in bands of `rows` if not 0."""
     arguments = [model, backend, *map(str, size), str(rows)]
     run = subprocess.run([sys.executable, "-c", _RUN, *arguments], capture_output=True, text=True, check=True)
-    return 1024 * int(run.stdout)
+    return int(run.stdout)
 
 
 def main() -> None:

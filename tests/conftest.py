@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# Importing ONNX Runtime starts its telemetry.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # The real pairs and the golden arrays lie beside the checkout, or where TECTUM_SHARED says.
 SHARED = Path(os.environ.get("TECTUM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

@@ -321,7 +321,7 @@ def test_what_does_not_fit_is_refused():
 @LINUX
 def test_the_peak_is_that_of_the_process_alone():
     held = b"x" * 300_000_000
-    done = run_python("from tectum.bench import subjects; print(subjects._status('VmHWM'))")
+    done = run_python("from tectum.bench.process import peak_memory; print(peak_memory())")
     assert int(done.stdout) < 200_000_000, done.stderr
     del held
 

@@ -2,15 +2,12 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 import tectum
 from tectum import Predictor, __version__
 from tectum.errors import MissingExtraError
 from tectum.export import export
-from tectum.predict.backends import open_export
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -23,17 +20,8 @@ def written(network, tmp_path_factory):
     return export(network, tmp_path_factory.mktemp("onnx") / "b0.onnx", format="onnx")
 
 
-@pytest.mark.parametrize("size", [(1, 64, 64), (2, 64, 96), (3, 96, 32), (1, 32, 160)])
-def test_equals_torch_at_any_size_and_batch(network, written, size):
-    rng = np.random.default_rng(0)
-    visible, infrared = (rng.random((size[0], channels, *size[1:]), np.float32) for channels in (3, 1))
-    found = open_export(written.file).run(visible, infrared)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(visible), torch.from_numpy(infrared))
-    assert found.fused.dtype == found.logits.dtype == np.float32
-    assert found.fused.shape == (size[0], *size[1:])
-    assert np.abs(found.fused - expected.fused[:, 0].numpy()).max() < 1e-4
-    assert (found.logits.argmax(1) == expected.logits.argmax(1).numpy()).mean() > 0.999
+def test_equals_torch_at_any_size_and_batch(written, assert_equals_torch):
+    assert_equals_torch(written.file)
 
 
 def test_one_file_that_onnx_itself_accepts(written):

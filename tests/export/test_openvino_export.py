@@ -38,24 +38,11 @@ def table(tmp_path):
     return pairs
 
 
-def inputs(batch, height, width, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.random((batch, channels, height, width), np.float32) for channels in (3, 1)]
+def test_equals_torch_at_any_size_and_batch(written, assert_equals_torch):
+    assert_equals_torch(written.file)
 
 
-@pytest.mark.parametrize("size", [(1, 64, 64), (2, 64, 96), (3, 96, 32), (1, 32, 160)])
-def test_equals_torch_at_any_size_and_batch(network, written, size):
-    visible, infrared = inputs(*size)
-    found = open_export(written.file).run(visible, infrared)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(visible), torch.from_numpy(infrared))
-    assert found.fused.dtype == found.logits.dtype == np.float32
-    assert found.fused.shape == (size[0], *size[1:])
-    assert np.abs(found.fused - expected.fused[:, 0].numpy()).max() < 1e-4
-    assert (found.logits.argmax(1) == expected.logits.argmax(1).numpy()).mean() > 0.999
-
-
-def test_each_way_of_compiling_gives_the_same(written, monkeypatch):
+def test_each_way_of_compiling_gives_the_same(written, monkeypatch, inputs):
     """First size: its own network; second: the one for any size; in the end its own, in place of the first."""
     monkeypatch.setattr(OpenVinoBackend, "REPEATS", 2)
     monkeypatch.setattr(OpenVinoBackend, "KEPT", 1)
@@ -71,7 +58,7 @@ def test_each_way_of_compiling_gives_the_same(written, monkeypatch):
     np.testing.assert_allclose(dynamic.logits, static.logits, atol=1e-4)
 
 
-def test_results_outlive_the_next_run(written):
+def test_results_outlive_the_next_run(written, inputs):
     backend = open_export(written.file)
     first = backend.run(*inputs(1, 32, 32))
     kept = first.fused.copy()

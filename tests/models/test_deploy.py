@@ -2,31 +2,10 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from networks import random_pair, randomised
 from torch.utils.flop_counter import FlopCounterMode
 
 import tectum
-
-
-def randomised(name, **arguments):
-    """A network in eval mode in which nothing is at the value where folding it would be trivial."""
-    torch.manual_seed(0)
-    model = tectum.create_model(name, **arguments).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            # Biases, norms, gammas, factors per channel, temperatures and mixes; not the weights of layers.
-            if parameter.ndim == 1 or key.endswith(("scale.weight", "temperature", "mix_logits")):
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return model
-
-
-def random_pair(height=64, width=96, batch=1, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    return tuple(torch.rand(batch, channels, height, width, generator=generator).to(dtype) for channels in (3, 1))
 
 
 def largest_differences(model, deployed, pair):
@@ -66,6 +45,13 @@ def flops(network, height=480, width=640):
 def test_virmfs_equals_the_trained_network(name, arguments, batch):
     model = randomised(name, **arguments)
     assert largest_differences(model, model.deploy(), random_pair(batch=batch)) < 5e-6
+
+
+@pytest.mark.parametrize("arguments", [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}], ids=["preset", "other"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_virmfs_lite0_equals_the_trained_network(arguments, batch):
+    model = randomised("virmfs_lite0", **arguments)
+    assert largest_differences(model, model.deploy(), random_pair(batch=batch)) < 1e-5
 
 
 # Measured: at most 2e-6. One row of neighbours less, or keys of one strip only, are 5e-3 off and more.

@@ -1,26 +1,17 @@
-import sys
-from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from golden import state_dict
+from networks import random_pair
 
 import tectum
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.models.mafs import DynamicExtraction, MaskedAutoencoder
 
-sys.path.insert(0, str(Path(__file__).parent))
-from golden import state_dict
-
 AUX = {f"{kind}_{scale}" for kind in ("semantic", "two_class") for scale in (4, 8, 16)}
-
-
-def random_pair(height=64, width=96, batch=1):
-    generator = torch.Generator().manual_seed(0)
-    visible = torch.rand(batch, 3, height, width, generator=generator)
-    return visible, torch.rand(batch, 1, height, width, generator=generator)
 
 
 @pytest.fixture(scope="module")

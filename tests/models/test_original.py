@@ -1,16 +1,12 @@
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from golden import state_dict
 
 import tectum
 from tectum.errors import ConfigError, WeightsError
 from tectum.models.original import convert_mit
-
-sys.path.insert(0, str(Path(__file__).parent))
-from golden import state_dict
 
 
 @pytest.fixture

@@ -1,23 +1,12 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden import state_dict
+from networks import random_pair
 
 import tectum
 from tectum.errors import ConfigError, InputError
 from tectum.models.virmfs import MLPHead, MultiScaleWaveletFusion
-
-sys.path.insert(0, str(Path(__file__).parent))
-from golden import state_dict
-
-
-def random_pair(height=64, width=96, batch=1):
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, 3, height, width, generator=generator), torch.rand(
-        batch, 1, height, width, generator=generator
-    )
 
 
 @pytest.mark.parametrize("wiring", ["asymmetric", "symmetric"])

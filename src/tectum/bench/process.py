@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -103,3 +105,23 @@ def describe_failure(error: Exception) -> RemoteError:
         return RemoteError(str(error), memory, isinstance(error, ConfigError | MissingExtraError))
     text = next(iter(str(error).strip().splitlines()), "no message")
     return RemoteError(f"{type(error).__name__}: {text}", isinstance(error, MemoryError))
+
+
+def peak_memory() -> int | None:
+    """Most bytes that this process has held; None where the system does not tell."""
+    # Not ru_maxrss on Linux, where it begins with that of the parent.
+    peak = status_bytes("VmHWM")
+    if peak is None and sys.platform == "darwin":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak
+
+
+def status_bytes(key: str) -> int | None:
+    """What Linux tells of this process's memory under a key of /proc/self/status; None elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

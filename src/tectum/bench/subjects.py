@@ -1,7 +1,6 @@
 """What a benchmark runs in processes of its own: the rows, the machine's own limit, and what prepares them."""
 
 import io
-import sys
 import tempfile
 import time
 import warnings
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from tectum.bench.process import peak_memory, status_bytes
 from tectum.bench.results import Rates, Throughput
 from tectum.data.pair import InputWarning, PairPaths, read_pair
 from tectum.errors import InputError
@@ -79,12 +79,7 @@ class Subject:
 
     def peak(self) -> int | None:
         """Most bytes that this process has held; None where the system does not tell."""
-        peak = _status("VmHWM")
-        if peak is None and sys.platform == "darwin":
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak
+        return peak_memory()
 
     def folder(self, pairs: Sequence[PairPaths], count: int) -> Throughput:
         """Fuse `count` pairs, repeated if there are fewer, as `tectum fuse` does."""
@@ -266,18 +261,9 @@ def _random(architecture: str) -> "FusionSegmenter":
 
 def _limit_memory() -> None:
     """Have what this machine cannot hold refused, before the system ends a process for it; only Linux can."""
-    used = _status("VmData")
+    used = status_bytes("VmData")
     if used is not None:
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (used + int(_MEMORY_SHARE * free_memory()), hard))
-
-
-def _status(key: str) -> int | None:
-    """Bytes that Linux tells of this process. Its ru_maxrss would not do: it begins with that of the parent."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

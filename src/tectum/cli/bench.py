@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tectum.errors import ConfigError, InputError
+from tectum.errors import ConfigError
 
 if TYPE_CHECKING:
     from tectum.bench.results import Group, Row
-    from tectum.data.pair import PairPaths
 
 _SMALLEST = 32  # of rendered scenes
 _COLUMNS = (
@@ -64,23 +63,16 @@ def bench(
     from tectum.bench.environment import environment
     from tectum.bench.measure import Plan, benchmark, choose_rows
     from tectum.bench.results import FORMAT
-    from tectum.cli.console import messages, output, require_writable, show_problems, show_warnings, write_json
+    from tectum.cli.console import messages, output, require_writable, show_problems, write_json
+    from tectum.cli.pairs import optional_pairs
     from tectum.data.datasets import Problem
-    from tectum.predict.sources import find_pairs
 
-    if (visible is None) != (infrared is None):
-        raise ConfigError("pairs need both --visible and --infrared")
     if size and visible is not None:
         raise ConfigError("given pairs are measured at their own size: leave --size or the pairs out")
     rows = choose_rows(backend or [], int8=int8, with_published=published)
     sizes = list(dict.fromkeys(map(_size, size or ["640x480"])))
     console = messages()
-    pairs: list[PairPaths] = []
-    if visible is not None and infrared is not None:
-        pairs, unmatched = find_pairs(visible, infrared)
-        show_warnings([problem.message for problem in unmatched], console)
-        if not pairs:
-            raise InputError(f"'{visible}' and '{infrared}' have no pair; images are paired by their names")
+    pairs = optional_pairs(visible, infrared)
     if json:
         require_writable(json.absolute().parent)
 

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tectum.errors import ConfigError, InputError
+from tectum.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tectum.data.pair import PairPaths
     from tectum.export import Report
 
 
@@ -32,22 +31,15 @@ def export(
     images and on the first of the given pairs, or else on a rendered scene. INT8 is calibrated on the given pairs (at
     most 300, evenly spread), and what it costs on them is printed.
     """
-    from tectum.cli.console import messages, output, require_writable, show_warnings
+    from tectum.cli.console import output, require_writable
+    from tectum.cli.pairs import optional_pairs
     from tectum.export import FORMATS, check_request
     from tectum.export import export as write
-    from tectum.predict.sources import find_pairs
 
-    if (visible is None) != (infrared is None):
-        raise ConfigError("pairs need both --visible and --infrared")
-    check_request(out, format, pairs=visible is not None, int8=int8)
+    check_request(out, format, pairs=visible is not None or infrared is not None, int8=int8)
     if Path(model).suffix.lower() in FORMATS.values():
         raise ConfigError(f"'{model}' is an exported file already; give the weights that it was made from")
-    pairs: list[PairPaths] = []
-    if visible is not None and infrared is not None:
-        pairs, problems = find_pairs(visible, infrared)
-        show_warnings([problem.message for problem in problems], messages())
-        if not pairs:
-            raise InputError(f"'{visible}' and '{infrared}' have no pair; images are paired by their names")
+    pairs = optional_pairs(visible, infrared)
     require_writable(out.absolute().parent)
     report = write(model, out, format=format, pairs=pairs, int8=int8)
     output().print("\n".join(_lines(report)), markup=False, soft_wrap=True)

@@ -360,24 +360,22 @@ def _quality(network: "FusionSegmenter", file: Path, table: Sequence[PairPaths])
     """What quantisation costs on `table`, by the whole path that a user's pair takes."""
     import torch
 
-    from tectum.metrics.conventions import score
+    from tectum.metrics.fusion import FusionScores
     from tectum.predict import Done, Predictor
 
     largest, total, equal, pixels = 0.0, 0.0, 0, 0
-    sums = ({"qabf": 0.0, "mi": 0.0}, {"qabf": 0.0, "mi": 0.0})
+    scores = [FusionScores(metrics=("qabf", "mi")) for _ in range(2)]
     streams = (Predictor(network).stream(table), Predictor(file).stream(table))
     for both in zip(*streams, strict=True):
         results = []
-        for done, scores in zip(both, sums, strict=True):
+        for done, means in zip(both, scores, strict=True):
             if not isinstance(done, Done):
                 raise InputError(f"pair '{done.name}' cannot be used: {done.message}")
             results.append(done.result)
-            images = (torch.from_numpy(image)[None] for image in done.compared())
-            for key, value in score(*images, metrics=scores).items():
-                scores[key] += float(value)
+            means.update(*(torch.from_numpy(image)[None] for image in done.compared()))
         exact, quantised = results
         difference = 255 * np.abs(quantised.luminance - exact.luminance)
         largest, total = max(largest, float(difference.max())), total + float(difference.sum(dtype=np.float64))
         equal, pixels = equal + int((quantised.labels == exact.labels).sum()), pixels + exact.labels.size
-    before, after = ({key: value / len(table) for key, value in scores.items()} for scores in sums)
+    before, after = ({key: float(value) for key, value in means.compute().items()} for means in scores)
     return Quality(len(table), largest, total / pixels, equal / pixels, before, after)

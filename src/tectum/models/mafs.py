@@ -104,9 +104,9 @@ class DynamicExtraction(nn.Module):
         weight_v, weight_t = weights.chunk(2, dim=1)
         visible = visible * (1 - gate + gate * weight_v)
         infrared = infrared * (1 - gate + gate * weight_t)
-        # The softmax over two scores.
-        share_v = torch.sigmoid(self.visible_score(visible) - self.infrared_score(infrared))
-        infrared = (1 - share_v) * infrared
+        scores = torch.cat((self.visible_score(visible), self.infrared_score(infrared)), dim=1)
+        share_v, share_t = scores.softmax(dim=1).chunk(2, dim=1)
+        infrared = share_t * infrared
         return share_v * visible + infrared, infrared
 
 

@@ -229,16 +229,15 @@ class TorchBackend:
         import torch
 
         try:
-            yield
-        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            with _memory_errors(str(device), visible):
+                yield
+        except RuntimeError as error:
             if self.runtime == "compile" and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 cause = getattr(error, "inner_exception", error)
                 raise ConfigError(
                     f"torch.compile does not work here ({_reason(cause, line=0)}); use the backend torch"
                 ) from None
-            if not _is_out_of_memory(error):
-                raise
-            raise _out_of_memory(str(device), visible) from None
+            raise
 
 
 class OnnxBackend:
@@ -268,12 +267,8 @@ class OnnxBackend:
 
     def run(self, visible: Float, infrared: Float) -> Raw:
         inputs = {"visible": np.ascontiguousarray(visible), "infrared": np.ascontiguousarray(infrared)}
-        try:
+        with _memory_errors("the CPU", visible):
             fused, logits = self._session.run(["fused", "logits"], inputs)
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise _out_of_memory("the CPU", visible) from None
         return Raw(fused[:, 0], logits)
 
 
@@ -310,12 +305,8 @@ class OpenVinoBackend:
 
     def run(self, visible: Float, infrared: Float) -> Raw:
         inputs = {"visible": np.ascontiguousarray(visible), "infrared": np.ascontiguousarray(infrared)}
-        try:
+        with _memory_errors("the CPU", visible):
             outputs = self._compiled(visible.shape)(inputs)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise _out_of_memory("the CPU", visible) from None
         return Raw(outputs["fused"][:, 0], outputs["logits"])
 
     def _compiled(self, shape: tuple[int, ...]) -> Any:
@@ -531,6 +522,17 @@ def _evaluating(model: "nn.Module") -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _memory_errors(device: str, visible: Float) -> Iterator[None]:
+    """Raise a runtime's lack of memory as InputError; all else passes."""
+    try:
+        yield
+    except Exception as error:  # the runtimes' exceptions have no common base
+        if not _is_out_of_memory(error):
+            raise
+        raise _out_of_memory(device, visible) from None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

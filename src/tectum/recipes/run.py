@@ -9,13 +9,11 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pickle import UnpicklingError
 from types import TracebackType
@@ -44,6 +42,7 @@ from tectum.metrics.segmentation import SegmentationScores
 from tectum.models import create_model, load
 from tectum.models.base import FusionSegmenter
 from tectum.predict.predictor import Predictor
+from tectum.provenance import commit, package_version
 from tectum.recipes.config import (
     AugmentationConfig,
     DataConfig,
@@ -495,22 +494,14 @@ def _cut_log(path: Path, steps: int) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, as saved beside every run."""
-    packages = {}
-    for package in ("tectum", "torch", "torchvision", "accelerate", "numpy", "pillow"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = "not installed"
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    packages = ("tectum", "torch", "torchvision", "accelerate", "numpy", "pillow")
     return {
-        "packages": packages,
+        "packages": {package: package_version(package) or "not installed" for package in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": commit.stdout.strip() or None,
+        "commit": commit(),
         "command": sys.argv,
     }

@@ -4,32 +4,13 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import random_pair
 from torch import nn
 
 import tectum
 from tectum.bench.published import published
 from tectum.errors import ConfigError, MissingExtraError
 from tectum.models.backbones.lite import EfficientNetLite0
-
-
-def random_pair(height=64, width=96, batch=1):
-    generator = torch.Generator().manual_seed(0)
-    return tuple(torch.rand(batch, channels, height, width, generator=generator) for channels in (3, 1))
-
-
-def randomised(**arguments):
-    """A network in eval mode in which no batch norm and no factor is where folding it would be trivial."""
-    torch.manual_seed(0)
-    model = tectum.create_model("virmfs_lite0", **arguments).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if parameter.ndim == 1 or key.endswith("scale.weight"):
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return model
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 32)])
@@ -111,16 +92,6 @@ def test_half_precision():
         assert (found - feature).abs().mean() < 0.03 * feature.abs().mean()
     sum(feature.float().square().mean() for feature in features).backward()
     assert not [name for name, p in backbone.named_parameters() if not p.grad.abs().sum() > 0]
-
-
-@pytest.mark.parametrize("arguments", [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}], ids=["preset", "other"])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_deployed_form_equals_the_trained_network(arguments, batch):
-    model, pair = randomised(**arguments), random_pair(batch=batch)
-    with torch.no_grad():
-        expected, (fused, logits) = model(*pair), model.deploy()(*pair)
-    torch.testing.assert_close(fused, expected.fused, atol=1e-5, rtol=0)
-    torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=0)
 
 
 def test_input_is_centred_as_in_the_training_on_imagenet():

@@ -1,0 +1,31 @@
+"""Pairs for commands that can do without."""
+
+from typing import TYPE_CHECKING
+
+from tectum.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from tectum.data.pair import PairPaths
+
+
+def optional_pairs(visible: str | None, infrared: str | None) -> "list[PairPaths]":
+    """The pairs of --visible and --infrared, which `tectum fuse` explains; none where neither is given.
+
+    Images without a twin are named in a warning.
+
+    Raises:
+        ConfigError: one of the two is missing.
+        InputError: there is no pair.
+    """
+    from tectum.cli.console import messages, show_warnings
+    from tectum.predict.sources import find_pairs
+
+    if visible is None and infrared is None:
+        return []
+    if visible is None or infrared is None:
+        raise ConfigError("pairs need both --visible and --infrared")
+    pairs, unmatched = find_pairs(visible, infrared)
+    show_warnings([problem.message for problem in unmatched], messages())
+    if not pairs:
+        raise InputError(f"'{visible}' and '{infrared}' have no pair; images are paired by their names")
+    return pairs
