@@ -37,6 +37,7 @@ def flops(network, height=480, width=640):
         ("virmfs_b0", {"high_frequency": "sum"}),
         ("virmfs_b0", {"wiring": "symmetric", "high_frequency": "sum"}),
         ("virmfs_b0", {"input_mean": 0.4, "input_scale": 3.0, "levels": 4}),
+        ("virmfs_b0", {"colour": True, "correction": 5, "input_mean": 0.4, "input_scale": 3.0}),
         ("virmfs_b1", {"classes": 15}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(v) for v in value.values()),
@@ -47,7 +48,11 @@ def test_virmfs_equals_the_trained_network(name, arguments, batch):
     assert largest_differences(model, model.deploy(), random_pair(batch=batch)) < 5e-6
 
 
-@pytest.mark.parametrize("arguments", [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}], ids=["preset", "other"])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}, {"colour": True, "correction": 8}],
+    ids=["preset", "other", "colour"],
+)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_virmfs_lite0_equals_the_trained_network(arguments, batch):
     model = randomised("virmfs_lite0", **arguments)
@@ -64,9 +69,11 @@ def test_virmfs_lite0_equals_the_trained_network(arguments, batch):
     [
         ("virmfs_b0", {}),
         ("virmfs_b0", {"wiring": "symmetric", "levels": 4, "input_mean": 0.4, "input_scale": 3.0}),
+        ("virmfs_b0", {"colour": True, "correction": 5}),
         ("virmfs_lite0", {}),
+        ("virmfs_lite0", {"colour": True, "correction": 5}),
     ],
-    ids=["b0", "symmetric", "lite0"],
+    ids=["b0", "symmetric", "b0-colour", "lite0", "lite0-colour"],
 )
 def test_virmfs_in_bands_equals_the_whole(name, arguments, height, width, batch, rows):
     model = randomised(name, **arguments)
@@ -87,9 +94,13 @@ def test_virmfs_in_bands_equals_the_whole(name, arguments, height, width, batch,
 
 # In float64, since the invertible blocks amplify rounding: both forms are some 3e-5 away from it in float32. Measured:
 # at most 4e-6, from the rounding of the folded weights.
-@pytest.mark.parametrize(("size", "gate", "batch"), [("r18", "paired", 2), ("r18", "first", 1), ("r50", "paired", 1)])
-def test_mafs_equals_the_trained_network(size, gate, batch):
-    model = randomised(f"mafs_{size}", classes=5, gate=gate)
+@pytest.mark.parametrize(
+    ("size", "arguments", "batch"),
+    [("r18", {}, 2), ("r18", {"gate": "first"}, 1), ("r18", {"correction": 4}, 1), ("r50", {}, 1)],
+    ids=["r18", "first", "correction", "r50"],
+)
+def test_mafs_equals_the_trained_network(size, arguments, batch):
+    model = randomised(f"mafs_{size}", classes=5, **arguments)
     deployed = model.deploy()
     assert largest_differences(model, deployed, random_pair(batch=batch)) < 5e-4
     pair = random_pair(batch=batch, dtype=torch.float64)
@@ -141,8 +152,13 @@ def test_less_arithmetic(name, trained, deployed):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("virmfs_b0", {}), ("virmfs_b0", {"wiring": "symmetric", "levels": 2}), ("mafs_r18", {"classes": 5})],
-    ids=["asymmetric", "symmetric-2", "mafs"],
+    [
+        ("virmfs_b0", {}),
+        ("virmfs_b0", {"wiring": "symmetric", "levels": 2}),
+        ("virmfs_b0", {"colour": True, "correction": 5}),
+        ("mafs_r18", {"classes": 5}),
+    ],
+    ids=["asymmetric", "symmetric-2", "colour", "mafs"],
 )
 def test_exports_for_any_batch_and_size(name, arguments):
     model = randomised(name, **arguments)

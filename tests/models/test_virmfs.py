@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 from golden import state_dict
-from networks import random_pair
+from networks import random_pair, randomised
 
 import tectum
 from tectum.errors import ConfigError, InputError
+from tectum.models.base import luminance
 from tectum.models.virmfs import MLPHead, MultiScaleWaveletFusion
 
 
@@ -111,6 +112,27 @@ def test_input_centring_changes_only_what_the_backbone_sees():
         torch.testing.assert_close(centred(visible, infrared).logits, plain_logits, atol=1e-5, rtol=1e-5)
 
 
+def test_colour_is_seen_only_where_asked_for():
+    visible, infrared = random_pair()
+    grey = luminance(visible).expand_as(visible)
+    for colour in (False, True):
+        model = randomised("virmfs_b0", colour=colour, correction=4)
+        with torch.no_grad():
+            alike = torch.allclose(model(visible, infrared).logits, model(grey, infrared).logits, atol=1e-5)
+        assert alike != colour
+
+
+def test_a_new_correction_changes_nothing():
+    torch.manual_seed(0)
+    plain = tectum.create_model("virmfs_b0").eval()
+    corrected = tectum.create_model("virmfs_b0", correction=4).eval()
+    missing, unexpected = corrected.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected
+    assert all(key.startswith("correction.") for key in missing)
+    with torch.no_grad():
+        torch.testing.assert_close(corrected(*random_pair()).fused, plain(*random_pair()).fused, atol=0, rtol=0)
+
+
 def test_wrong_size_error_says_what_to_pad_to():
     model = tectum.create_model("virmfs_b0")
     with pytest.raises(InputError, match=r"multiples of 32.*\(33, 64\).*pad to \(64, 64\)"):
@@ -132,6 +154,7 @@ def test_wrong_shapes_are_named(shape):
         ({"high_frequency": "both"}, "high_frequency must be one of visible"),
         ({"backbone": "b9"}, "backbone must be one of b0"),
         ({"classes": 0}, "at least 1"),
+        ({"correction": -1}, "correction must be a number of channels"),
         ({"depth": 3}, "takes no keyword depth; it takes classes, backbone"),
     ],
 )

@@ -27,10 +27,10 @@ from tectum.recipes.mafs_joint import (
     distillation_term,
     fusion_terms,
     joint_step,
-    load_teacher,
     segmentation_terms,
     train,
 )
+from tectum.recipes.run import load_segmenter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FUSION = {"gradient", "intensity"}
@@ -151,7 +151,7 @@ def test_every_parameter_gets_a_gradient_and_the_teacher_none(random_batch, scen
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")
     config = small_config(scenes, teacher=teacher)
-    frozen = load_teacher(config.teacher, 9, Accelerator(cpu=True))
+    frozen = load_segmenter("teacher.model", config.teacher.model, 9, Accelerator(cpu=True))
     before = {key: value.clone() for key, value in frozen.state_dict().items()}
     terms = joint_step(model, random_batch(), config, None, frozen, make_balance(), Accelerator(cpu=True))
     assert terms.keys() == FUSION | SEGMENTATION | {"distillation"} | WEIGHTS
@@ -185,7 +185,7 @@ def test_batch_without_labels_trains_fusion_alone(random_batch, scenes, teacher)
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")
     config, balance, accelerator = small_config(scenes, teacher=teacher), make_balance(1), Accelerator(cpu=True)
-    frozen = load_teacher(config.teacher, 9, accelerator)
+    frozen = load_segmenter("teacher.model", config.teacher.model, 9, accelerator)
     batch = random_batch()
     first = joint_step(model, batch, config, None, frozen, balance, accelerator)
     before = balance.state_dict()

@@ -1,12 +1,13 @@
 import pytest
 import torch
+from accelerate import Accelerator
 
 import tectum
 from tectum.data.datasets import dataset_info
 from tectum.errors import ConfigError
 from tectum.models.virmfs import ViRMFS
-from tectum.recipes.config import ModelConfig, OptimiserConfig
-from tectum.recipes.run import create_network, make_optimiser, set_learning_rate
+from tectum.recipes.config import ModelConfig, OptimiserConfig, SelfTrainingConfig
+from tectum.recipes.run import create_network, make_labeller, make_optimiser, set_learning_rate
 
 
 def rates(total, **settings):
@@ -96,6 +97,18 @@ def test_layers_of_other_classes_start_anew(tmp_path):
         assert torch.equal(value, plain[key] if key in anew else source[key]), key
 
 
+@pytest.mark.parametrize(("before", "after"), [(0, 4), (4, 0), (4, 6)])
+def test_a_correction_of_another_width_starts_anew(before, after, tmp_path):
+    source = network(name="virmfs_b0", arguments={"correction": before})
+    source.save(tmp_path)
+    arguments = {"correction": after}
+    plain = network(seed=1, name="virmfs_b0", arguments=arguments).state_dict()
+    started = network(seed=1, name="virmfs_b0", arguments=arguments, weights=str(tmp_path)).state_dict()
+    for key, value in started.items():
+        anew = key.startswith("correction.") and key != "correction.second.bias"
+        assert torch.equal(value, plain[key] if anew else source.state_dict().get(key, plain[key])), key
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     network(name="virmfs_b0").save(tmp_path / "b0")
     tectum.create_model("mafs_r18").save(tmp_path / "r18")
@@ -104,3 +117,36 @@ def test_weights_of_another_network_are_refused(tmp_path):
             network(name=name, weights=str(tmp_path / folder))
     with pytest.raises(ConfigError, match="there are no weights 'nowhere'"):
         network(name="virmfs_b0", weights="nowhere")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("segmenter")
+    network(name="virmfs_b0").save(folder)
+    return folder
+
+
+def test_only_confident_pixels_of_unlabelled_pairs_get_labels(segmenter, random_batch):
+    batch = random_batch(size=3)
+    batch.labels[1] = 255
+    model = tectum.load(segmenter)
+    with torch.no_grad():
+        probability, predicted = model(batch.visible, batch.infrared).logits.softmax(dim=1).max(dim=1)
+    confidence = probability[1].median().item()
+    config = SelfTrainingConfig(model=str(segmenter), confidence=confidence)
+    labels = make_labeller(config, 9, "float32", Accelerator(cpu=True))(batch).labels
+    assert torch.equal(labels[[0, 2]], batch.labels[[0, 2]])
+    expected = torch.where(probability[1] >= confidence, predicted[1], 255)
+    assert (labels[1] == expected).float().mean() > 0.999  # those at the very threshold may fall on either side
+    assert 0.4 < (labels[1] == 255).float().mean() < 0.6
+
+
+def test_without_self_training_a_batch_stays(random_batch):
+    batch = random_batch()
+    assert make_labeller(None, 9, "float32", Accelerator(cpu=True))(batch) is batch
+
+
+def test_self_training_needs_a_segmenter_of_the_same_classes(segmenter):
+    config = SelfTrainingConfig(model=str(segmenter))
+    with pytest.raises(ConfigError, match=r"self_training.model '.*' has 9 classes, but 5 are to be learned"):
+        make_labeller(config, 5, "float32", Accelerator(cpu=True))

@@ -9,6 +9,9 @@ from accelerate import Accelerator
 import tectum
 from tectum.data.transforms import Sample
 from tectum.errors import ConfigError, InputError, WeightsError
+from tectum.losses.fusion import directional_gradient_loss, gradient_loss
+from tectum.losses.segmentation import lovasz_softmax_sum
+from tectum.models.base import luminance
 from tectum.recipes.config import read_config
 from tectum.recipes.virmfs import (
     FusionBranch,
@@ -17,6 +20,7 @@ from tectum.recipes.virmfs import (
     SegmentationBranch,
     VirmfsConfig,
     full_step,
+    fusion_loss,
     meta_branch,
     meta_gradients,
     train,
@@ -225,6 +229,42 @@ def test_batch_that_processes_cannot_share_is_named(scenes, tmp_path, monkeypatc
 def test_too_little_data_is_named(scenes, tmp_path):
     with pytest.raises(ConfigError, match=r"6 training pairs, fewer than run\.batch=8"):
         train(small_config(scenes, "run.batch=8"), tmp_path)
+
+
+def test_the_gradient_term_can_take_directions_apart(random_batch):
+    batch = random_batch()
+    fused = torch.rand(batch.infrared.shape, generator=torch.Generator().manual_seed(1))
+    light = luminance(batch.visible)
+    for direction, loss in (("joint", gradient_loss), ("separate", directional_gradient_loss)):
+        terms = fusion_loss(fused, batch, LossConfig(gradient=3, intensity=0, direction=direction))
+        torch.testing.assert_close(terms["gradient"], 3 * loss(fused, light, batch.infrared))
+
+
+def test_lovasz_joins_the_cross_entropy(random_batch):
+    batch, accelerator = random_batch(), Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = tectum.create_model("virmfs_b0", drop_path=0.0).eval()
+    with torch.no_grad():
+        total, images = lovasz_softmax_sum(model(batch.visible, batch.infrared).logits, batch.labels)
+    plain = full_step(model, batch, LossConfig(), None, accelerator)
+    joined = full_step(model, batch, LossConfig(lovasz=3), None, accelerator)
+    assert "lovasz" not in plain
+    torch.testing.assert_close(joined["lovasz"], 3 * total / images)
+    torch.testing.assert_close(joined["segmentation"], plain["segmentation"])
+
+
+@pytest.mark.slow
+def test_unlabelled_pairs_train_the_segmentation_through_a_segmenter(scenes, tmp_path, log_of):
+    tectum.create_model("virmfs_b0").save(tmp_path / "segmenter")
+    options = ("data.train.0.labels=false", "run.epochs=1", "meta.enabled=false")
+    train(small_config(scenes, *options), tmp_path / "without")
+    train(
+        small_config(scenes, *options, f"self_training.model={tmp_path / 'segmenter'}", "self_training.confidence=0"),
+        tmp_path / "with",
+    )
+    first = {name: log_of(tmp_path / name)[0]["segmentation"] for name in ("without", "with")}
+    assert first["without"] == 0
+    assert first["with"] > 1
 
 
 def test_divergence_stops_with_a_remedy(scenes, tmp_path):

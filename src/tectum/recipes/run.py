@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from tectum.data.datasets import DatasetInfo, Problem, pair_table
-from tectum.data.pair import PairPaths, read_pair
+from tectum.data.pair import IGNORE, PairPaths, read_pair
 from tectum.data.transforms import Augmentation, PairDataset, Sample, StepSampler, derive_seed
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.files import atomic_path, write_text
@@ -50,6 +50,7 @@ from tectum.recipes.config import (
     OptimiserConfig,
     Precision,
     RunConfig,
+    SelfTrainingConfig,
     Source,
 )
 
@@ -143,19 +144,62 @@ def create_network(config: ModelConfig, kind: type[Network], recipe: str, info: 
 def _start_from(model: FusionSegmenter, weights: str) -> None:
     source = load(weights)
     state, trained = model.state_dict(), source.state_dict()
+    own = {"classes": source.classes, "correction": source.arguments["correction"]}
     with torch.device("meta"):
-        alike = create_model(model.architecture, **(model.arguments | {"classes": source.classes}))
+        alike = create_model(model.architecture, **(model.arguments | own))
     if _shapes(alike.state_dict()) != _shapes(trained):
         raise ConfigError(
             f"model.weights '{weights}' are of {source.architecture}, which does not fit {model.architecture} "
             "with these arguments: set model.name and model.arguments to those of the weights"
         )
-    fitting = {key: value for key, value in trained.items() if value.shape == state[key].shape}
+    fitting = {key: value for key, value in trained.items() if key in state and value.shape == state[key].shape}
     model.load_state_dict(state | fitting)
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
+
+
+def load_segmenter(key: str, source: str, classes: int, accelerator: Accelerator) -> FusionSegmenter:
+    """The frozen segmenter that `key` of the config names, in eval mode on this process's device.
+
+    Raises:
+        ConfigError: when it knows other classes.
+    """
+    segmenter = load(source)
+    if segmenter.classes != classes:
+        raise ConfigError(
+            f"{key} '{source}' has {segmenter.classes} classes, but {classes} are to be learned: "
+            "name one trained on the same classes, or none"
+        )
+    return segmenter.requires_grad_(False).to(accelerator.device)
+
+
+def make_labeller(
+    config: SelfTrainingConfig | None, classes: int, precision: Precision, accelerator: Accelerator
+) -> Callable[[Sample], Sample]:
+    """Function that gives the pairs of a batch that have no labels those of the config's segmenter.
+
+    Raises:
+        ConfigError: when the segmenter knows other classes.
+    """
+    if config is None:
+        return lambda batch: batch
+    segmenter = load_segmenter("self_training.model", config.model, classes, accelerator)
+    confidence = config.confidence
+
+    def with_labels(batch: Sample) -> Sample:
+        unlabelled = (batch.labels == IGNORE).flatten(1).all(dim=1)
+        if not unlabelled.any():
+            return batch
+        with torch.no_grad(), autocast(precision, accelerator):
+            logits = segmenter(batch.visible[unlabelled], batch.infrared[unlabelled]).logits
+        probability, predicted = logits.float().softmax(dim=1).max(dim=1)
+        labels = batch.labels.clone()
+        labels[unlabelled] = torch.where(probability < confidence, IGNORE, predicted)
+        return batch._replace(labels=labels)
+
+    return with_labels
 
 
 def make_augmentation(config: AugmentationConfig) -> Augmentation:

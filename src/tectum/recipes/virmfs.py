@@ -23,13 +23,21 @@ from torch.optim import Optimizer
 
 from tectum.data.datasets import dataset_info
 from tectum.data.transforms import PairDataset, Sample
-from tectum.losses.fusion import gradient_loss, intensity_loss
-from tectum.losses.segmentation import cross_entropy, cross_entropy_sum
+from tectum.losses.fusion import directional_gradient_loss, gradient_loss, intensity_loss
+from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
 from tectum.models.base import luminance
 from tectum.models.original import load_backbone
 from tectum.models.virmfs import ViRMFS
 from tectum.recipes import run
-from tectum.recipes.config import DataConfig, ModelConfig, OptimiserConfig, Precision, ScoredRunConfig, Section
+from tectum.recipes.config import (
+    DataConfig,
+    ModelConfig,
+    OptimiserConfig,
+    Precision,
+    ScoredRunConfig,
+    Section,
+    SelfTrainingConfig,
+)
 
 Branch = Literal["fusion", "segmentation"]
 
@@ -46,11 +54,19 @@ class VirmfsModelConfig(ModelConfig):
 
 
 class LossConfig(Section):
-    """Weights of the loss terms, and of the classes in the cross-entropy (None: 1 each)."""
+    """Weights of the loss terms, and of the classes in the cross-entropy (None: 1 each).
+
+    Attributes:
+        lovasz: of the Lovász-softmax loss, next to the cross-entropy.
+        direction: of the gradient term: "joint", |∇| as the sum of the responses to both Sobel kernels (ViR-MFS), or
+            "separate", `directional_gradient_loss` (MAFS).
+    """
 
     gradient: float = Field(50.0, ge=0)
+    direction: Literal["joint", "separate"] = "joint"
     intensity: float = Field(20.0, ge=0)
     segmentation: float = Field(1.0, ge=0)
+    lovasz: float = Field(0.0, ge=0)
     class_weights: list[float] | None = None
 
 
@@ -80,6 +96,7 @@ class VirmfsConfig(Section):
 
     Attributes:
         second_full_step: whether each batch gets the second full step of the published recipe.
+        self_training: None leaves pairs without labels to fusion alone.
     """
 
     model: VirmfsModelConfig = VirmfsModelConfig()
@@ -88,6 +105,7 @@ class VirmfsConfig(Section):
     optimiser: OptimiserConfig
     meta: MetaConfig = MetaConfig()
     second_full_step: bool = True
+    self_training: SelfTrainingConfig | None = None
     run: ScoredRunConfig
 
 
@@ -108,8 +126,9 @@ def meta_branch(config: MetaConfig, epoch: int) -> Branch | None:
 def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, Tensor]:
     """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""
     light = luminance(batch.visible)
+    gradient = gradient_loss if config.direction == "joint" else directional_gradient_loss
     return {
-        "gradient": config.gradient * gradient_loss(fused, light, batch.infrared),
+        "gradient": config.gradient * gradient(fused, light, batch.infrared),
         "intensity": config.intensity * intensity_loss(fused, light, batch.infrared),
     }
 
@@ -117,7 +136,7 @@ def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, T
 class FusionBranch(nn.Module):
     """L_f as a function of the fusion branch's parameters, for backbone features that are given."""
 
-    prefixes = ("model.fusions.", "model.deepest_fusion.", "model.fusion_head.")
+    prefixes = ("model.fusions.", "model.deepest_fusion.", "model.fusion_head.", "model.correction.")
 
     def __init__(self, model: ViRMFS, config: LossConfig) -> None:
         super().__init__()
@@ -192,6 +211,10 @@ def full_step(
     terms["segmentation"] = config.segmentation * run.mean_over_processes(
         *cross_entropy_sum(output.logits.float(), batch.labels, class_weights), accelerator
     )
+    if config.lovasz:
+        terms["lovasz"] = config.lovasz * run.mean_over_processes(
+            *lovasz_softmax_sum(output.logits.float(), batch.labels), accelerator
+        )
     model.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
     run.average_gradients(model.parameters(), accelerator)
@@ -236,6 +259,7 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
         load_backbone(model.backbone, config.model.backbone_weights)
     model = run.place(model, accelerator)
 
+    with_labels = run.make_labeller(config.self_training, model.classes, config.run.precision, accelerator)
     class_weights = run.class_weights(config.loss.class_weights, info, accelerator.device)
     optimiser = run.make_optimiser(config.optimiser, model.parameters())
     branches: dict[Branch, FusionBranch | SegmentationBranch] = {
@@ -259,6 +283,7 @@ def train(config: VirmfsConfig, directory: Path) -> Path:
             learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
             branch = meta_branch(config.meta, epoch)
             late = branch == "segmentation" and config.meta.schedule == "first_release"
+            batch = with_labels(batch)
 
             terms = full_step(model, batch, config.loss, class_weights, accelerator, config.run.precision)
             run.clip_and_step(optimiser, config.optimiser)

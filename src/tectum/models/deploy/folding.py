@@ -66,10 +66,16 @@ def reshaped(layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
     )
 
 
-def for_plane(layer: nn.Conv2d, scale: float) -> nn.Conv2d:
-    """The convolution of one plane that equals `layer` on the plane times `scale`, repeated to all its channels."""
+def for_scaled(layer: nn.Conv2d, scale: float, plane: bool) -> nn.Conv2d:
+    """The convolution that equals `layer` on its input times `scale`.
+
+    Args:
+        layer: left as it is.
+        scale: of the input.
+        plane: the input is one plane, which stands for as many equal ones as `layer` has input channels.
+    """
     weight, bias = doubles(layer)
-    return reshaped(layer, weight.sum(dim=1, keepdim=True) * scale, bias)
+    return reshaped(layer, (weight.sum(dim=1, keepdim=True) if plane else weight) * scale, bias)
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

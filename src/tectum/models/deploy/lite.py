@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tectum.models.backbones.lite import EfficientNetLite0, InvertedResidual
-from tectum.models.deploy.folding import fold_norms, for_plane
+from tectum.models.deploy.folding import fold_norms, for_scaled
 
 
 class DeployedLite0(nn.Module):
-    """Encoder of one-channel planes: (B, 1, H, W) -> four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
+    """Encoder of planes (B, 1, H, W), or of colours (B, 3, H, W) -> four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
 
-    def __init__(self, backbone: EfficientNetLite0, input_scale: float) -> None:
+    def __init__(self, backbone: EfficientNetLite0, input_scale: float, colour: bool) -> None:
         super().__init__()
-        stem = for_plane(_folded(backbone.stem), input_scale)
+        stem = for_scaled(_folded(backbone.stem), input_scale, plane=not colour)
         stages = [stage for stage in backbone.stages if isinstance(stage, nn.Sequential)]
         self.stages = nn.ModuleList(DeployedStage(None if i else stem, stage) for i, stage in enumerate(stages))
 

@@ -28,8 +28,9 @@ from tectum.models.backbones.lite import EfficientNetLite0
 from tectum.models.backbones.mit import Attention, Block, MixVisionTransformer, Stage, to_map, to_tokens
 from tectum.models.base import luminance
 from tectum.models.deploy.base import Deployed
-from tectum.models.deploy.folding import convolution, doubles, for_plane, linear, pointwise, reshaped, with_norm
+from tectum.models.deploy.folding import convolution, doubles, for_scaled, linear, pointwise, reshaped, with_norm
 from tectum.models.deploy.lite import DeployedLite0
+from tectum.models.layers.correction import REACH
 from tectum.models.virmfs import LowFrequencyGate, MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
 
 # The modalities pass as one batch of 2B, visible first. `count` is B.
@@ -40,12 +41,12 @@ class DeployedViRMFS(Deployed):
 
     def __init__(self, model: ViRMFS) -> None:
         super().__init__(model)
-        self.input_mean = model.input_mean
+        self.input_mean, self.colour = model.input_mean, model.colour
         self.backbone: DeployedBackbone | DeployedLite0
         if isinstance(model.backbone, EfficientNetLite0):
-            self.backbone = DeployedLite0(model.backbone, model.input_scale)
+            self.backbone = DeployedLite0(model.backbone, model.input_scale, model.colour)
         else:
-            self.backbone = DeployedBackbone(model.backbone, model.input_scale)
+            self.backbone = DeployedBackbone(model.backbone, model.input_scale, model.colour)
         # The features of the stages have a height and width that are multiples of 8, 4 and 2.
         self.fusions = nn.ModuleList(
             DeployedWaveletFusion(module, even_levels)
@@ -54,16 +55,18 @@ class DeployedViRMFS(Deployed):
         )
         self.segmentation_head = DeployedHead(model.segmentation_head, model.deepest_fusion)
         self.fusion_head = DeployedHead(model.fusion_head, model.deepest_fusion)
+        self.correction = copy.deepcopy(model.correction)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         size = visible.shape[-2:]
         grey = luminance(visible)
-        features = self._features(grey, infrared)
+        features = self._features(visible if self.colour else grey, infrared)
         weights, logits = (
             F.interpolate(head(features), size, mode="bilinear", align_corners=True)
             for head in (self.fusion_head, self.segmentation_head)
         )
-        return weights[:, :1] * grey + weights[:, 1:] * infrared, logits
+        fused = _weighted(weights, grey, infrared)
+        return fused if self.correction is None else self.correction(fused, grey, infrared), logits
 
     @torch.inference_mode()
     def bands(self, visible: Tensor, infrared: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -78,23 +81,41 @@ class DeployedViRMFS(Deployed):
         """
         size = visible.shape[-2:]
         grey = luminance(visible)
-        predictions = self._predictions(grey, infrared, rows)
+        weights, logits = self._predictions(visible if self.colour else grey, infrared, rows)
         for top in range(0, size[0], rows):
-            band = slice(top, min(top + rows, size[0]))
-            weights, logits = (_upsampled(prediction, size, band) for prediction in predictions)
-            yield weights[:, :1] * grey[:, :, band] + weights[:, 1:] * infrared[:, :, band], logits
+            band = torch.arange(top, min(top + rows, size[0]), device=grey.device)
+            yield self._fused_rows(weights, grey, infrared, band), _upsampled(logits, size, band)
 
-    def _features(self, grey: Tensor, infrared: Tensor, rows: int | None = None) -> list[Tensor]:
-        """What the heads see, of planes (B, 1, H, W); with `rows`, so many rows of them are worked on at a time."""
-        count, planes = grey.shape[0], torch.cat((grey, infrared))
+    def _fused_rows(self, weights: Tensor, grey: Tensor, infrared: Tensor, rows: Tensor) -> Tensor:
+        """Rows (h) of the fused image (B, 1, h, W) from all the weights (B, 2, H/4, W/4)."""
+        height, width = grey.shape[-2:]
+        if self.correction is None:
+            planes = (plane.index_select(2, rows) for plane in (grey, infrared))
+            return _weighted(_upsampled(weights, (height, width), rows), *planes)
+        first, last = int(rows[0]) - REACH, int(rows[-1]) + REACH
+        reached = torch.arange(first, last + 1, device=rows.device).clamp(0, height - 1)
+        grey, infrared = (plane.index_select(2, reached) for plane in (grey, infrared))
+        fused = _weighted(_upsampled(weights, (height, width), reached), grey, infrared)
+        sources = F.pad(torch.cat((fused, grey, infrared), dim=1), (REACH, REACH, 0, 0), mode="replicate")
+        return fused[:, :, REACH:-REACH] + self.correction.change(sources)
+
+    def _features(self, visible: Tensor, infrared: Tensor, rows: int | None = None) -> list[Tensor]:
+        """What the heads see; with `rows`, so many rows of the images are worked on at a time.
+
+        Args:
+            visible: (B, 3, H, W) in colour, otherwise the luminance (B, 1, H, W).
+            infrared: (B, 1, H, W).
+            rows: as in `bands`.
+        """
+        count, images = visible.shape[0], torch.cat((visible, infrared.expand_as(visible)))
         # Not folded: zero padding follows the centring.
-        both = self.backbone(planes - self.input_mean if self.input_mean else planes, rows)
+        both = self.backbone(images - self.input_mean if self.input_mean else images, rows)
         features = [fusion(feature, count) for fusion, feature in zip(self.fusions, both, strict=False)]
         return [*features, torch.cat((both[3][:count], both[3][count:]), dim=1)]
 
-    def _predictions(self, grey: Tensor, infrared: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4) from planes (B, 1, H, W), in strips of rows."""
-        features = self._features(grey, infrared, rows)
+    def _predictions(self, visible: Tensor, infrared: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4), in strips of rows."""
+        features = self._features(visible, infrared, rows)
         height, strip = features[0].shape[2], rows // 4
         weights, logits = (
             torch.cat([head.strip(features, top, min(top + strip, height)) for top in range(0, height, strip)], dim=2)
@@ -104,14 +125,17 @@ class DeployedViRMFS(Deployed):
 
 
 class DeployedBackbone(nn.Module):
-    """MiT encoder of one-channel planes: (B, 1, H, W) -> four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
+    """MiT encoder of planes (B, 1, H, W), or of colours (B, 3, H, W) -> four maps (B, C_i, H/s, W/s), s = 4 to 32."""
 
-    def __init__(self, backbone: MixVisionTransformer, input_scale: float) -> None:
+    def __init__(self, backbone: MixVisionTransformer, input_scale: float, colour: bool) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
         for index, stage in enumerate(backbone.stages):
             assert isinstance(stage, Stage)
-            self.stages.append(DeployedStage(stage, input_scale if index == 0 else None))
+            made = DeployedStage(stage)
+            if index == 0:
+                made.projection = for_scaled(stage.embedding.projection, input_scale, plane=not colour)
+            self.stages.append(made)
 
     def forward(self, x: Tensor, rows: int | None = None) -> list[Tensor]:
         """The features; with `rows`, so many rows of the image are worked on at a time."""
@@ -123,13 +147,9 @@ class DeployedBackbone(nn.Module):
 
 
 class DeployedStage(nn.Module):
-    def __init__(self, stage: Stage, input_scale: float | None) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__()
-        projection = stage.embedding.projection
-        if input_scale is not None:  # the first stage: a grey plane, which stands for as many equal ones
-            self.projection = for_plane(projection, input_scale)
-        else:
-            self.projection = copy.deepcopy(projection)
+        self.projection = copy.deepcopy(stage.embedding.projection)
         self.embedding_norm = copy.deepcopy(stage.embedding.norm)
         self.blocks = nn.ModuleList(DeployedBlock(block) for block in stage.blocks if isinstance(block, Block))
         self.norm = copy.deepcopy(stage.norm)
@@ -426,12 +446,16 @@ class DeployedHead(nn.Module):
         return self.prediction(F.relu(total, inplace=True))
 
 
-def _upsampled(x: Tensor, size: torch.Size, rows: slice) -> Tensor:
-    """Rows of x upsampled to `size`, bilinear with aligned corners: (B, C, h, w) -> (B, C, rows, size[1])."""
+def _weighted(weights: Tensor, grey: Tensor, infrared: Tensor) -> Tensor:
+    return weights[:, :1] * grey + weights[:, 1:] * infrared
+
+
+def _upsampled(x: Tensor, size: tuple[int, ...], rows: Tensor) -> Tensor:
+    """Rows of x upsampled to `size`, bilinear with aligned corners: (B, C, h, w) -> (B, C, len(rows), size[1])."""
     last = x.shape[2] - 1
     # In the precision that `F.interpolate` has, so that both round alike.
     dtype = torch.promote_types(x.dtype, torch.float32)
-    position = torch.arange(rows.start, rows.stop, dtype=dtype, device=x.device) * (last / (size[0] - 1))
+    position = rows.to(dtype) * (last / (size[0] - 1))
     above = position.long()
     share = (position - above).to(x.dtype)[:, None]
     lines = torch.lerp(x.index_select(2, above), x.index_select(2, (above + 1).clamp(max=last)), share)
