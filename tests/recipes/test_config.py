@@ -56,3 +56,51 @@ def test_unreadable_files_are_named(tmp_path, text, message):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no config file '.*none\.yaml'"):
         read_config(BaseModel, tmp_path / "none.yaml")
+
+
+def write_files(folder, **texts):
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def test_sections_of_a_base_are_merged_and_lists_replaced(tmp_path):
+    (tmp_path / "sub").mkdir()
+    write_files(
+        tmp_path,
+        whole=MINIMAL + "loss: {gradient: 7, intensity: 8, class_weights: [1, 2]}\nmeta: {period: 9}\n",
+        c="base: sub/middle.yaml\nrun: {epochs: 5}\nloss: {class_weights: null}\n",
+    )
+    write_files(
+        tmp_path / "sub",
+        middle="base: ../whole.yaml\nrun: {epochs: 4, batch: 3}\ndata: {train: [{root: a}, {root: b}]}\n",
+    )
+    config = read_config(VirmfsConfig, tmp_path / "c.yaml", ["loss.gradient=6"])
+    assert (config.run.epochs, config.run.batch, config.optimiser.lr, config.meta.period) == (5, 3, 0.001, 9)
+    assert [str(source.root) for source in config.data.train] == ["a", "b"]
+    assert (config.loss.gradient, config.loss.intensity, config.loss.class_weights) == (6, 8, None)
+
+
+def test_later_bases_go_over_earlier_ones(tmp_path):
+    write_files(tmp_path, one=MINIMAL, two="run: {epochs: 8}\ndata: {holdout: 0.5}", c="base: [one.yaml, two.yaml]")
+    config = read_config(VirmfsConfig, tmp_path / "c.yaml")
+    assert (config.run.epochs, config.run.batch, config.data.holdout) == (8, 2, 0.5)
+    assert str(config.data.train[0].root) == "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"c": "base: gone.yaml"}, r"no config file '.*gone\.yaml', which '.*c\.yaml' names as its base"),
+        ({"c": "base: b.yaml", "b": "base: c.yaml"}, r"c\.yaml' is its own base: .*c\.yaml -> .*b\.yaml -> .*c\.yaml"),
+        ({"c": "base: c.yaml"}, r"c\.yaml' is its own base"),
+        ({"c": "base: b.yaml", "b": "- 1"}, r"b\.yaml' must be a mapping"),
+        ({"c": "base: [1]"}, r"c\.yaml': base must be a file name or a list of them, but is \[1\]"),
+        ({"c": "base:"}, r"c\.yaml': base must be a file name or a list of them, but is None"),
+        ({"c": "base: b.yaml", "b": MINIMAL + "colour: red"}, "unknown key 'colour'"),
+    ],
+)
+def test_wrong_bases_give_one_line(tmp_path, texts, message):
+    write_files(tmp_path, **texts)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(VirmfsConfig, tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
