@@ -18,6 +18,7 @@ from tectum.bench.subjects import Model, Run
 from tectum.data.synthetic import render_scene, write_scenes
 from tectum.errors import ConfigError, InputError, MissingExtraError
 from tectum.predict import Result
+from tectum.predict.backends import has_bfloat16
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells and limits it")
 
@@ -212,14 +213,22 @@ def test_without_a_reference_there_are_no_ratios(scripted):
 def test_choice_of_rows(monkeypatch):
     present = {"onnxruntime", "onnxscript"}
     monkeypatch.setattr(measure, "find_spec", lambda package: package if package in present else None)
-    assert choose_rows([], int8=False, with_published=True) == ("published", "module", "torch", "onnx")
-    assert choose_rows(["onnx", "compile"], int8=False, with_published=False) == ("module", "compile", "onnx")
+    assert choose_rows([], [], with_published=True) == ("published", "module", "torch", "onnx")
+    assert choose_rows(["onnx", "compile"], [], with_published=False) == ("module", "compile", "onnx")
     with pytest.raises(MissingExtraError, match=r"backend openvino needs .* pip install 'tectum\[openvino\]'"):
-        choose_rows(["openvino"], int8=False, with_published=True)
-    with pytest.raises(MissingExtraError, match="INT8 needs"):
-        choose_rows([], int8=True, with_published=True)
+        choose_rows(["openvino"], [], with_published=True)
     with pytest.raises(ConfigError, match="no backend 'gpu' to measure; choose from torch, compile, onnx, openvino"):
-        choose_rows(["gpu"], int8=False, with_published=True)
+        choose_rows(["gpu"], [], with_published=True)
+    with pytest.raises(ConfigError, match="no row of precision 'float32'; choose from bfloat16, int8"):
+        choose_rows([], ["float32"], with_published=True)
+    present.add("openvino")
+    rows = choose_rows(["torch"], ["bfloat16"], with_published=False)
+    assert rows == ("module", "torch", "openvino bfloat16")
+    with pytest.raises(MissingExtraError, match=r"precision int8 needs .* pip install 'tectum\[openvino\]'"):
+        choose_rows([], ["bfloat16", "int8"], with_published=True)
+    present.add("nncf")
+    rows = choose_rows(["openvino"], ["int8", "bfloat16"], with_published=False)
+    assert rows == ("module", "openvino", "openvino bfloat16", "openvino int8")
 
 
 def test_the_networks(local):
@@ -251,13 +260,21 @@ def test_an_unknown_model_is_told_before_anything_is_measured(local):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["onnx", "openvino", "openvino int8"])
+@pytest.mark.parametrize("row", ["onnx", "openvino", "openvino bfloat16", "openvino int8"])
 def test_exported_networks(row, local):
     pytest.importorskip(row.split()[0].replace("onnx", "onnxruntime"))
+    if row == subjects.BFLOAT16 and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")
     plan = Plan(("module", row), repeats=1, warm_up=1, folder=0)
     (group,) = benchmark(["virmfs_b0_msrs"], [(64, 64)], plan, [], lambda text: None)
     assert group.rows[1].reason is None
-    assert group.rows[1].agreement.labels > (0.9 if "int8" in row else 0.999)
+    assert group.rows[1].agreement.labels > (0.9 if " " in row else 0.999)
+
+
+def test_a_row_of_bfloat16_is_not_measured_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(subjects, "has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match="no instructions for bfloat16"):
+        subjects.Preparation(tmp_path).export("virmfs_b0_msrs", subjects.BFLOAT16, [])
 
 
 @pytest.mark.slow

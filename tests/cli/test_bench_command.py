@@ -79,6 +79,12 @@ def test_options(bench):
     assert plan == measure.Plan(("module", "torch"), 4, 1, 0)
 
 
+def test_precisions(bench):
+    pytest.importorskip("nncf")
+    result = bench([GROUP], "--backend", "openvino", "--precision", "int8", "--precision", "bfloat16")
+    assert result.asked[2].rows == ("published", "module", "openvino", "openvino bfloat16", "openvino int8")
+
+
 def test_given_pairs(bench, tmp_path, write_pair):
     for name in ("a.png", "b.png"):
         write_pair(tmp_path, name)
@@ -143,6 +149,7 @@ def test_json(bench, tmp_path):
         (("--size", "640"), "--size cannot be '640'; give WIDTHxHEIGHT"),
         (("--size", "16x64"), "32 or more"),
         (("--backend", "gpu"), "no backend 'gpu' to measure; choose from torch, compile, onnx, openvino"),
+        (("--precision", "float32"), "no row of precision 'float32'; choose from bfloat16, int8"),
         (("--visible", "a.png"), "need both --visible and --infrared"),
         (("--visible", "a", "--infrared", "b", "--size", "64x64"), "at their own size"),
     ],

@@ -57,8 +57,9 @@ def test_fuse_runs_the_file(exported, weights, tmp_path, run_tectum, write_pair)
     [
         (("--format", "tensorrt"), "no export format 'tensorrt'"),
         (("--out", "b0.onnx"), "must end in .xml"),
-        (("--format", "onnx", "--out", "b0.onnx", "--int8"), "use the format openvino"),
-        (("--int8",), "calibrated on pairs"),
+        (("--precision", "half"), "no precision 'half'"),
+        (("--format", "onnx", "--out", "b0.onnx", "--precision", "int8"), "use the format openvino"),
+        (("--precision", "int8"), "calibrated on pairs"),
         (("--visible", "vi"), "need both --visible and --infrared"),
         (("--model", "b0.xml"), "is an exported file already"),
         (("--model", "virmfs_b9"), "there are no weights 'virmfs_b9'"),
@@ -100,16 +101,16 @@ def test_pairs_and_the_loss_of_quality(weights, tmp_path, run_tectum, write_pair
 
     monkeypatch.setattr("tectum.export.export", write)
     result = run_tectum(
-        "export", "--model", weights, "--format", "openvino", "--out", tmp_path / "b0.xml", "--int8",
-        "--visible", tmp_path / "vi", "--infrared", tmp_path / "ir",
+        "export", "--model", weights, "--format", "openvino", "--out", tmp_path / "b0.xml",
+        "--precision", "int8", "--visible", tmp_path / "vi", "--infrared", tmp_path / "ir",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert asked["int8"]
+    assert asked["precision"] == "int8"
     assert [pair.name for pair in asked["pairs"]] == ["a", "b"]
     assert "lonely" in result.stderr
     for text in (
-        "on 2 pairs", "0.5 of 255 in the mean, 3.2 at most", "97.00 % of the labels are equal",
-        "Qabf: 0.6000 in float32, 0.5900 in INT8", "MI: 4.0000 in float32, 3.9000 in INT8",
+        "by int8, on 2 pairs", "0.5 of 255 in the mean, 3.2 at most", "97.00 % of the labels are equal",
+        "Qabf: 0.6000 in float32, 0.5900 in int8", "MI: 4.0000 in float32, 3.9000 in int8",
     ):  # fmt: skip
         assert text in result.stdout
 

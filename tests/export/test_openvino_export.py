@@ -1,4 +1,6 @@
 import json
+import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ import tectum.export
 from tectum import Predictor, __version__, create_model
 from tectum.data.pair import PairPaths
 from tectum.data.synthetic import render_scene
-from tectum.errors import ConfigError, InputError, MissingExtraError
-from tectum.export import ExportError, export
-from tectum.predict.backends import Raw, open_export
+from tectum.errors import ConfigError, InputError, MissingExtraError, WeightsError
+from tectum.export import Check, ExportError, _require_equal, export
+from tectum.predict.backends import Raw, has_bfloat16, open_export
 
 pytest.importorskip("openvino")
 OpenVinoBackend = tectum.predict.backends.OpenVinoBackend
@@ -36,6 +38,22 @@ def table(tmp_path):
             Image.fromarray(to_bytes(image)).save(file)
         pairs.append(paths)
     return pairs
+
+
+def assert_quality(report, network, table):
+    """The reported loss of quality is what running both shows."""
+    differences, equal = [], []
+    for one, other in zip(Predictor(network).stream(table), Predictor(report.file).stream(table), strict=True):
+        differences.append(255 * np.abs(one.result.luminance - other.result.luminance).ravel())
+        equal.append((one.result.labels == other.result.labels).ravel())
+    quality = report.quality
+    assert quality.pairs == len(table)
+    assert quality.fused_max == pytest.approx(np.concatenate(differences).max(), rel=1e-4)
+    assert quality.fused_mean == pytest.approx(np.concatenate(differences).mean(), rel=1e-4)
+    assert quality.labels == pytest.approx(np.concatenate(equal).mean(), abs=1e-4)
+    assert 0 < quality.fused_mean < quality.fused_max
+    assert quality.before.keys() == quality.after.keys() == {"qabf", "mi"}
+    assert quality.before != quality.after
 
 
 def test_equals_torch_at_any_size_and_batch(written, assert_equals_torch):
@@ -86,6 +104,61 @@ def test_metadata_come_back(network, written):
     assert (metadata["classes"], metadata["stride"], metadata["architecture"]) == (4, 32, "virmfs_b0")
 
 
+def test_bfloat16(network, written, table, tmp_path):
+    report = export(network, tmp_path / "b0.xml", format="openvino", pairs=table, precision="bfloat16")
+    assert report.file.with_suffix(".bin").read_bytes() == written.file.with_suffix(".bin").read_bytes()
+    assert Predictor(report.file).backend.metadata["precision"] == "bfloat16"
+    if has_bfloat16():
+        assert_quality(report, network, table)
+        assert report.checks[0].fused > 0.02
+
+
+def test_bfloat16_needs_no_pairs(network, tmp_path):
+    report = export(network, tmp_path / "b0.xml", format="openvino", precision="bfloat16")
+    assert [check.content for check in report.checks] == ["random", "rendered scene"]
+    assert report.quality is None
+
+
+def test_bfloat16_without_its_instructions_is_float32(network, table, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tectum.predict.backends, "has_bfloat16", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        report = export(network, tmp_path / "b0.xml", format="openvino", pairs=table[:1], precision="bfloat16")
+    assert max(check.fused for check in report.checks) < 0.02
+    assert "no instructions for bfloat16" in caplog.text
+    assert "b0.xml' is compared in float32" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "hint"),
+    [
+        ("float32", True, "f32"),
+        ("bfloat16", True, "bf16"),
+        ("bfloat16", False, "f32"),
+        ("int8", True, None),
+    ],
+)
+def test_what_is_computed_in(precision, native, hint, written, monkeypatch):
+    """The options that a file is compiled with, whatever this processor makes of them."""
+    monkeypatch.setattr(tectum.predict.backends, "has_bfloat16", lambda: native)
+    backend = open_export(written.file)
+    backend.metadata["precision"] = precision
+    asked = []
+    backend._core = SimpleNamespace(compile_model=lambda network, device, options: asked.append(options))
+    backend._compile((1, 3, 32, 32))
+    assert asked[0].get("INFERENCE_PRECISION_HINT") == hint
+
+
+def test_a_precision_of_a_newer_version_is_one_sentence(written, tmp_path):
+    import openvino
+
+    model = openvino.Core().read_model(written.file)
+    description = json.loads(model.get_rt_info(["tectum"]).astype(str))
+    model.set_rt_info(json.dumps(description | {"precision": "int4"}), ["tectum"])
+    openvino.save_model(model, tmp_path / "b0.xml", compress_to_fp16=False)
+    with pytest.raises(WeightsError, match=r"b0\.xml' is of precision 'int4', which tectum \S+ does not know: update"):
+        open_export(tmp_path / "b0.xml")
+
+
 def test_a_real_pair_is_in_the_check_where_there_is_one(network, table, tmp_path):
     report = export(network, tmp_path / "out" / "b0.xml", format="openvino", pairs=table[2:])
     assert (report.checks[1].content, report.checks[1].size) == ("scene2", (1, 96, 96))
@@ -107,12 +180,35 @@ def test_an_export_that_differs_leaves_what_was_there(network, tmp_path, monkeyp
     assert file.read_text() == "old"
 
 
-def test_not_a_number_fails_the_check(network, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_not_a_number_fails_the_check(precision, tmp_path):
     broken = create_model("virmfs_b0", classes=4).eval()
     torch.nn.init.constant_(broken.fusion_head.prediction.bias, float("nan"))
     with pytest.raises(ExportError, match="fused by nan"):
-        export(broken, tmp_path / "b0.xml", format="openvino")
+        export(broken, tmp_path / "b0.xml", format="openvino", precision=precision)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "fused", "labels", "passes"),
+    [
+        ("float32", 0.09, 1.0, True),
+        ("float32", 0.11, 1.0, False),
+        ("float32", 0.0, 0.998, False),
+        ("bfloat16", 127.0, 0.91, True),
+        ("bfloat16", 129.0, 1.0, False),
+        ("bfloat16", 0.0, 0.89, False),
+        ("int8", 200.0, 0.1, True),
+        ("int8", float("nan"), 1.0, False),
+    ],
+)
+def test_bounds_of_the_check(precision, fused, labels, passes):
+    checks = [Check("random", (2, 32, 64), fused, labels)]
+    if passes:
+        _require_equal(checks, precision)
+        return
+    with pytest.raises(ExportError, match="differs from the one in torch"):
+        _require_equal(checks, precision)
 
 
 def test_what_cannot_be_converted_is_one_sentence(network, tmp_path, monkeypatch):
@@ -129,8 +225,10 @@ def test_what_cannot_be_converted_is_one_sentence(network, tmp_path, monkeypatch
     [
         ("b0.xml", {"format": "tensorrt"}, "no export format 'tensorrt'; choose one of onnx, openvino"),
         ("b0.onnx", {"format": "openvino"}, "must end in .xml"),
-        ("b0.onnx", {"format": "onnx", "int8": True}, "use the format openvino"),
-        ("b0.xml", {"format": "openvino", "int8": True}, "calibrated on pairs"),
+        ("b0.xml", {"format": "openvino", "precision": "half"}, "'half'; choose one of float32, bfloat16, int8"),
+        ("b0.onnx", {"format": "onnx", "precision": "bfloat16"}, "bfloat16 is for OpenVINO only: use the format"),
+        ("b0.onnx", {"format": "onnx", "precision": "int8"}, "int8 is for OpenVINO only: use the format openvino"),
+        ("b0.xml", {"format": "openvino", "precision": "int8"}, "calibrated on pairs"),
     ],
 )
 def test_wrong_requests(network, tmp_path, file, more, message):
@@ -150,31 +248,28 @@ def test_a_missing_package_names_the_extra(network, tmp_path, monkeypatch):
 def test_a_calibration_pair_that_cannot_be_read_is_named(network, table, tmp_path):
     table[1].infrared.write_bytes(b"")
     with pytest.raises(InputError, match=r"1i\.png"):
-        export(network, tmp_path / "out" / "b0.xml", format="openvino", pairs=table, int8=True)
+        export(network, tmp_path / "out" / "b0.xml", format="openvino", pairs=table, precision="int8")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_int8(network, table, tmp_path):
-    report = export(network, tmp_path / "out" / "b0.xml", format="openvino", pairs=table, int8=True)
+    report = export(network, tmp_path / "out" / "b0.xml", format="openvino", pairs=table, precision="int8")
     assert sorted(path.name for path in report.file.parent.iterdir()) == ["b0.bin", "b0.xml"]
     text = report.file.read_text()
     assert "FakeQuantize" in text or 'element_type="i8"' in text
-    predictor = Predictor(report.file)
-    assert predictor.backend.metadata["precision"] == "int8"
-    exact = Predictor(network)
-    differences, equal = [], []
-    for done, quantised in zip(exact.stream(table), predictor.stream(table), strict=True):
-        differences.append(255 * np.abs(done.result.luminance - quantised.result.luminance).ravel())
-        equal.append((done.result.labels == quantised.result.labels).ravel())
-    quality = report.quality
-    assert quality.pairs == 3
-    assert quality.fused_max == pytest.approx(np.concatenate(differences).max(), rel=1e-4)
-    assert quality.fused_mean == pytest.approx(np.concatenate(differences).mean(), rel=1e-4)
-    assert quality.labels == pytest.approx(np.concatenate(equal).mean(), abs=1e-4)
-    assert 0 < quality.fused_mean < quality.fused_max
-    assert quality.before.keys() == quality.after.keys() == {"qabf", "mi"}
-    assert quality.before != quality.after
+    assert_quality(report, network, table)
+    assert Predictor(report.file).backend.metadata["precision"] == "int8"
+
+
+@pytest.mark.slow
+def test_int8_leaves_the_invertible_blocks_of_mafs_alone(table, tmp_path):
+    torch.manual_seed(0)
+    mafs = create_model("mafs_r18")
+    report = export(mafs, tmp_path / "r18.xml", format="openvino", pairs=table[:1], precision="int8")
+    quantised = [line for line in report.file.read_text().splitlines() if "/fq_" in line or "/quantized" in line]
+    assert any("visible_encoder" in line for line in quantised)
+    assert not any("fusion_decoder" in line for line in quantised)
 
 
 def test_description_is_json(network):

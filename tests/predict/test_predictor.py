@@ -138,6 +138,14 @@ def test_nan_from_the_network_is_an_error():
         Predictor(MaximumFusion(gain=float("nan"), name="broken")).batch([pair(32, 32, name="p")])
 
 
+@pytest.mark.parametrize("classes", [1, 9, 255])
+def test_labels_are_the_first_class_with_the_highest_score(classes):
+    logits = np.random.default_rng(0).integers(-4, 0, (classes, 7, 11)).astype(np.float32)  # many are equal
+    labels = predictor_module._highest(logits)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, logits.argmax(axis=0))
+
+
 def test_a_saved_model_is_loaded(network, tmp_path):
     network.save(tmp_path / "m")
     one = pair(32, 48)

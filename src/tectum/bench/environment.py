@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "logical_processors": os.cpu_count(),
         "threads": cpu_threads(),
-        "precision": "float32, except openvino int8",
+        "precision": "float32, except in rows named by another",
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tectum.bench.process import Remote, RemoteError
 from tectum.bench.results import REFERENCES, Agreement, Group, Rates, Row, Throughput, Timing, limit_share
-from tectum.bench.subjects import INT8, MODULE, PUBLISHED, Limits, Model, Preparation, Run, Subject
+from tectum.bench.subjects import BFLOAT16, INT8, MODULE, PUBLISHED, Limits, Model, Preparation, Run, Subject
 from tectum.data.pair import PairPaths, read_pair
 from tectum.data.synthetic import write_scenes
 from tectum.errors import ConfigError, MissingExtraError, TectumError
@@ -22,6 +22,9 @@ from tectum.predict.tiling import BYTES_PER_PIXEL, WHOLE_PIXELS, free_memory
 
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 """Backends that can be measured, in the order of their rows."""
+
+PRECISIONS = {"bfloat16": BFLOAT16, "int8": INT8}
+"""Rows of OpenVINO by their precision, in order after those of `RUNTIMES`."""
 
 LEAST_REPEATS = 3
 ROW_SECONDS = 30.0
@@ -33,7 +36,12 @@ _FIRST_SCENE = 9  # a street by day with people, cars and bikes
 # Threads of some runtimes look for work in a loop for some milliseconds after a run.
 _PAUSE = 0.05
 
-_PACKAGES = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",), INT8: ("openvino", "nncf")}
+_PACKAGES = {
+    "onnx": ("onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+    BFLOAT16: ("openvino",),
+    INT8: ("openvino", "nncf"),
+}
 
 Say = Callable[[str], None]
 
@@ -57,22 +65,29 @@ class Plan:
     folder: int = 8
 
 
-def choose_rows(backends: Sequence[str], *, int8: bool, with_published: bool) -> tuple[str, ...]:
-    """The rows for some backends, by default all that are installed but "compile"; "module" is always one.
+def choose_rows(backends: Sequence[str], precisions: Sequence[str], *, with_published: bool) -> tuple[str, ...]:
+    """The rows for some backends, by default all that are installed but "compile", and precisions of OpenVINO.
+
+    "module" is always one of them.
 
     Raises:
-        ConfigError: a backend that is not in `RUNTIMES`.
+        ConfigError: a backend that is not in `RUNTIMES`, or a precision that is not in `PRECISIONS`.
         MissingExtraError: one that is not installed.
     """
     for backend in backends:
         if backend not in RUNTIMES:
             raise ConfigError(f"there is no backend '{backend}' to measure; choose from {', '.join(RUNTIMES)}")
-    asked = [*(backends or (name for name in RUNTIMES if name != "compile" and _installed(name))), *([INT8] * int8)]
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"there is no row of precision '{precision}'; choose from {', '.join(PRECISIONS)}")
+    asked = [*(backends or (name for name in RUNTIMES if name != "compile" and _installed(name)))]
+    asked += [PRECISIONS[precision] for precision in precisions]
     for row in asked:
         if not _installed(row):
-            backend = row.split()[0]
-            raise MissingExtraError(f"backend {backend}" if row == backend else "INT8", EXTRAS[backend])
-    return (*([PUBLISHED] * with_published), MODULE, *(row for row in (*RUNTIMES, INT8) if row in asked))
+            backend, _, precision = row.partition(" ")
+            raise MissingExtraError(f"precision {precision}" if precision else f"backend {backend}", EXTRAS[backend])
+    ordered = (*RUNTIMES, *PRECISIONS.values())
+    return (*([PUBLISHED] * with_published), MODULE, *(row for row in ordered if row in asked))
 
 
 def _installed(row: str) -> bool:
@@ -145,9 +160,9 @@ def _prepare(
                 jobs.append(_Job(row, model.source))
                 continue
             say(f"{model.name}: exporting for {row}")
-            calibration = list(pairs)
-            if row == INT8 and not pairs:
-                calibration = _scenes(folder / "calibration", (480, 640), _CALIBRATION_SCENES, None)
+            calibration: list[PairPaths] = []
+            if row == INT8:
+                calibration = list(pairs) or _scenes(folder / "calibration", (480, 640), _CALIBRATION_SCENES, None)
             try:
                 jobs.append(_Job(row, preparation.call("export", model.source, row, calibration)))
             except RemoteError as error:

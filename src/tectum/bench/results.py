@@ -89,7 +89,8 @@ class Row:
     """One way to run the network at one size, in a process of its own.
 
     Attributes:
-        name: "published", "module", "torch", "compile", "onnx", "openvino" or "openvino int8".
+        name: "published", "module", "torch", "compile", "onnx", "openvino", "openvino bfloat16" or
+            "openvino int8".
         reason: why there are no numbers; None where there are.
         skipped: there are none since memory would not do.
         first_seconds: the first run, with what a runtime does once for a size; not part of `latency`.

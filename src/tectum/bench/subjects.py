@@ -17,9 +17,9 @@ import numpy.typing as npt
 from tectum.bench.process import peak_memory, status_bytes
 from tectum.bench.results import Rates, Throughput
 from tectum.data.pair import InputWarning, PairPaths, read_pair
-from tectum.errors import InputError
+from tectum.errors import ConfigError, InputError
 from tectum.predict import Predictor, Result
-from tectum.predict.backends import Backend, Bands, Raw
+from tectum.predict.backends import Backend, Bands, Raw, has_bfloat16
 from tectum.predict.tiling import free_memory, round_up
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Float = npt.NDArray[np.float32]
 
-PUBLISHED, MODULE, INT8 = "published", "module", "openvino int8"
+PUBLISHED, MODULE, BFLOAT16, INT8 = "published", "module", "openvino bfloat16", "openvino int8"
 """Rows beside the names of backends."""
 
 _SEED = 0
@@ -51,7 +51,7 @@ class Subject:
     """One row: a `Predictor` on the CPU with the pair that it is timed on.
 
     Args:
-        row: "published", "module", "openvino int8" or a backend's name.
+        row: "published", "module", a backend's name, "openvino bfloat16" or "openvino int8".
         source: what `tectum.load` reads; for the backends onnx and openvino an exported file.
         pair: is read once.
     """
@@ -221,12 +221,18 @@ class Preparation:
         return {name: gigaflops(network, height, width) for name, network in networks.items()}
 
     def export(self, source: str, row: str, calibration: Sequence[PairPaths]) -> str:
-        """Export for the row "onnx", "openvino" or "openvino int8"; gives the file."""
+        """Export for the row "onnx", "openvino", "openvino bfloat16" or "openvino int8"; gives the file.
+
+        Raises:
+            ConfigError: this processor would run the row of bfloat16 in float32.
+        """
         from tectum.export import FORMATS, export
 
-        format, *int8 = row.split()
+        if row == BFLOAT16 and not has_bfloat16():
+            raise ConfigError("this processor has no instructions for bfloat16")
+        format, _, precision = row.partition(" ")
         file = self.folder / f"{row.replace(' ', '_')}{FORMATS[format]}"
-        export(source, file, format=format, pairs=calibration if int8 else (), int8=bool(int8))
+        export(source, file, format=format, pairs=calibration, precision=precision or "float32")
         return str(file)
 
 

@@ -40,7 +40,10 @@ def bench(
             help="torch, compile, onnx or openvino; again for more.", show_default="installed ones but compile"
         ),
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Also measure INT8 in OpenVINO.")] = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Also measure OpenVINO in bfloat16 or int8; again for both.", show_default="float32 only"),
+    ] = None,
     published: Annotated[
         bool, typer.Option(help="Compare with the network as published; otherwise with tectum's unfolded one.")
     ] = True,
@@ -56,7 +59,7 @@ def bench(
     """Measure every way to run a network on this machine's CPU, in one run.
 
     Each row has a process of its own, and the rows are asked in turn. Of given pairs the first is timed and compared,
-    and all serve folder mode and calibrate INT8. What is measured and how: benchmarks/README.md.
+    and all serve folder mode and calibrate int8. What is measured and how: benchmarks/README.md.
     """
     from dataclasses import asdict
 
@@ -69,7 +72,7 @@ def bench(
 
     if size and visible is not None:
         raise ConfigError("given pairs are measured at their own size: leave --size or the pairs out")
-    rows = choose_rows(backend or [], int8=int8, with_published=published)
+    rows = choose_rows(backend or [], precision or [], with_published=published)
     sizes = list(dict.fromkeys(map(_size, size or ["640x480"])))
     console = messages()
     pairs = optional_pairs(visible, infrared)

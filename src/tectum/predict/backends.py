@@ -273,7 +273,10 @@ class OnnxBackend:
 
 
 class OpenVinoBackend:
-    """Runs an OpenVINO file that `tectum export` wrote, on the CPU, in float32 where it is not quantised.
+    """Runs an OpenVINO file that `tectum export` wrote, on the CPU.
+
+    A float32 file is computed in float32, and a bfloat16 file in bfloat16 where the processor has instructions for it,
+    otherwise in float32. Of an INT8 file, what is not quantised is computed in what the processor is fastest in.
 
     A network compiled for one size runs faster than one for any size, and compiling takes a second or more. So the
     first size gets a network of its own, and each further size once it has come `REPEATS` times; until then one that
@@ -329,16 +332,13 @@ class OpenVinoBackend:
         network = self._network.clone()
         channels = {"visible": 3, "infrared": 1}
         network.reshape({name: self._partial_shape([batch, count, *size]) for name, count in channels.items()})
-        return self._core.compile_model(
-            network,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": cpu_threads(),
-                # Otherwise processors that know bfloat16 compute in it, with three digits.
-                "INFERENCE_PRECISION_HINT": "f32",
-            },
-        )
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cpu_threads()}
+        # Without a hint OpenVINO takes what the processor is fastest in.
+        if self.metadata["precision"] == "float32":
+            options["INFERENCE_PRECISION_HINT"] = "f32"
+        elif self.metadata["precision"] == "bfloat16":
+            options["INFERENCE_PRECISION_HINT"] = "bf16" if has_bfloat16() else "f32"
+        return self._core.compile_model(network, "CPU", options)
 
 
 def import_openvino() -> ModuleType:
@@ -354,6 +354,17 @@ def import_openvino() -> ModuleType:
     except ModuleNotFoundError as error:
         raise _missing(error, "openvino", "openvino") from None
     return openvino
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16, as OpenVINO sees it.
+
+    On some processors without them, OpenVINO computes in bfloat16 all the same if it is told to, but slowly.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def cpu_threads() -> int:
