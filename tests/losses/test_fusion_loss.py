@@ -6,6 +6,8 @@ from scipy.ndimage import gaussian_filter
 
 from tectum.data.pair import IGNORE
 from tectum.losses.fusion import (
+    detailed_intensity_loss,
+    detailed_target,
     directional_gradient_loss,
     gradient_loss,
     intensity_loss,
@@ -68,6 +70,33 @@ def test_gradient_target_is_the_stronger_edge():
     weak, strong = 0.1 * ramp, -0.3 * ramp
     assert gradient_loss(0.3 * ramp, weak, strong).item() == pytest.approx(0, abs=1e-6)
     assert gradient_loss(weak, weak, strong) > 0.5
+
+
+def test_detailed_target_is_the_brighter_source_where_neither_has_detail():
+    dim, dark = flat(0.07), flat(0.02)
+    assert torch.equal(detailed_target(dim, dark), dim)
+    assert torch.equal(detailed_target(dark, dim), dim)
+
+
+def test_detailed_target_is_the_source_of_detail_though_it_is_darker():
+    # Edges of 0.04 with a gradient of some 0.15: worth 0.05 of brightness, but not 0.5.
+    stripes = torch.where(torch.arange(32) % 4 < 2, 0.0, 0.04).expand(1, 1, 24, 32)
+    for visible_first in (True, False):
+        for smooth, expected in ((flat(0.07), stripes), (flat(0.5), flat(0.5))):
+            pair = (stripes, smooth) if visible_first else (smooth, stripes)
+            assert torch.equal(detailed_target(*pair), expected)
+
+
+def test_detailed_target_is_lifted_where_both_sources_are_bright():
+    lifted = detailed_target(flat(0.6), flat(0.28))
+    torch.testing.assert_close(lifted, flat(0.6 + 0.25 * 0.2))
+
+
+def test_detailed_intensity_is_the_distance_from_the_target():
+    visible, infrared = random_image(), random_image(seed=1)
+    target = detailed_target(visible, infrared)
+    assert detailed_intensity_loss(target, visible, infrared) == 0
+    torch.testing.assert_close(detailed_intensity_loss(target - 0.1, visible, infrared), torch.tensor(0.1))
 
 
 def test_directional_gradient_of_a_single_pixel():

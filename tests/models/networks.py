@@ -19,7 +19,7 @@ def randomised(name, **arguments):
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
-    moved = ("scale.weight", "temperature", "mix_logits", "correction.second.weight")
+    moved = ("scale.weight", "temperature", "mix_logits", "bonus.weight")
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             # Biases, norms, gammas, factors per channel, temperatures, mixes, and what starts at zero; not the weights

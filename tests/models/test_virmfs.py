@@ -116,21 +116,28 @@ def test_colour_is_seen_only_where_asked_for():
     visible, infrared = random_pair()
     grey = luminance(visible).expand_as(visible)
     for colour in (False, True):
-        model = randomised("virmfs_b0", colour=colour, correction=4)
+        model = randomised("virmfs_b0", colour=colour, selection=4)
         with torch.no_grad():
             alike = torch.allclose(model(visible, infrared).logits, model(grey, infrared).logits, atol=1e-5)
         assert alike != colour
 
 
-def test_a_new_correction_changes_nothing():
-    torch.manual_seed(0)
-    plain = tectum.create_model("virmfs_b0").eval()
-    corrected = tectum.create_model("virmfs_b0", correction=4).eval()
-    missing, unexpected = corrected.load_state_dict(plain.state_dict(), strict=False)
-    assert not unexpected
-    assert all(key.startswith("correction.") for key in missing)
+def test_a_selection_sees_the_weighted_sum_and_adds_the_offset():
+    model = randomised("virmfs_b0", selection=4)
     with torch.no_grad():
-        torch.testing.assert_close(corrected(*random_pair()).fused, plain(*random_pair()).fused, atol=0, rtol=0)
+        model.fusion_head.prediction.bias[2] = 0.3
+    visible, infrared = random_pair()
+    seen = []
+    model.selection.register_forward_hook(lambda module, args, result: seen.append((*args, result)))
+    with torch.no_grad():
+        output = model(visible, infrared)
+    weights, light = output.aux["weights"], luminance(visible)
+    torch.testing.assert_close(seen[0][0], weights[:, :1] * light + weights[:, 1:] * infrared)
+    offset = output.fused - seen[0][3]
+    assert (offset >= -1e-6).all()
+    assert offset.max() > 0.1
+    # Smooth: from maps of 1/16 of the size.
+    assert offset.diff(dim=3).abs().max() <= offset.max() / 15
 
 
 def test_wrong_size_error_says_what_to_pad_to():
@@ -154,7 +161,7 @@ def test_wrong_shapes_are_named(shape):
         ({"high_frequency": "both"}, "high_frequency must be one of visible"),
         ({"backbone": "b9"}, "backbone must be one of b0"),
         ({"classes": 0}, "at least 1"),
-        ({"correction": -1}, "correction must be a number of channels"),
+        ({"selection": -1}, "selection must be a number of channels"),
         ({"depth": 3}, "takes no keyword depth; it takes classes, backbone"),
     ],
 )

@@ -10,6 +10,7 @@ import tectum
 from tectum.errors import ConfigError
 from tectum.losses.balance import TaskBalance
 from tectum.losses.fusion import (
+    detailed_intensity_loss,
     directional_gradient_loss,
     intensity_loss,
     saliency_mask,
@@ -91,10 +92,11 @@ def test_fusion_terms(random_batch):
         "gradient": 3 * directional_gradient_loss(fused, light, batch.infrared),
         "intensity": 7 * selected_intensity_loss(fused, light, batch.infrared, salient),
     }
-    brightest = fusion_terms(fused, batch, config.model_copy(update={"target": "maximum"}))
-    assert brightest["intensity"] == 7 * intensity_loss(fused, light, batch.infrared)
-    assert brightest["gradient"] == terms["gradient"]
-    assert not torch.isclose(brightest["intensity"], terms["intensity"])
+    for target, loss in (("maximum", intensity_loss), ("detailed", detailed_intensity_loss)):
+        other = fusion_terms(fused, batch, config.model_copy(update={"target": target}))
+        assert other["intensity"] == 7 * loss(fused, light, batch.infrared)
+        assert other["gradient"] == terms["gradient"]
+        assert not torch.isclose(other["intensity"], terms["intensity"])
 
 
 def test_each_output_has_its_target(random_batch):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from networks import random_pair
 
 import tectum
 from tectum.data.datasets import dataset_info
@@ -98,15 +99,33 @@ def test_layers_of_other_classes_start_anew(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 4), (4, 0), (4, 6)])
-def test_a_correction_of_another_width_starts_anew(before, after, tmp_path):
-    source = network(name="virmfs_b0", arguments={"correction": before})
+def test_a_selection_of_another_width_starts_anew(before, after, tmp_path):
+    source = network(name="virmfs_b0", arguments={"selection": before})
     source.save(tmp_path)
-    arguments = {"correction": after}
+    arguments = {"selection": after}
     plain = network(seed=1, name="virmfs_b0", arguments=arguments).state_dict()
     started = network(seed=1, name="virmfs_b0", arguments=arguments, weights=str(tmp_path)).state_dict()
+    trained = source.state_dict()
     for key, value in started.items():
-        anew = key.startswith("correction.") and key != "correction.second.bias"
-        assert torch.equal(value, plain[key] if anew else source.state_dict().get(key, plain[key])), key
+        fits = key in trained and trained[key].shape == value.shape
+        assert torch.equal(value, trained[key] if fits else plain[key]), key
+    assert torch.equal(started["fusion_head.fuse.weight"], trained["fusion_head.fuse.weight"])
+
+
+def test_frozen_modules_keep_weights_and_statistics():
+    model = network(name="virmfs_b0", frozen=["backbone", "segmentation_head"])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimiser = make_optimiser(OptimiserConfig(lr=0.1, weight_decay=0.5), model.parameters())
+    output = model(*random_pair(batch=2))
+    (output.fused.mean() + output.logits.mean()).backward()
+    optimiser.step()
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"fusions", "deepest_fusion", "fusion_head"}
+
+
+def test_an_unknown_module_to_freeze_is_named():
+    with pytest.raises(ConfigError, match=r"model.frozen names 'encoder', but virmfs_b0 consists of backbone, fu"):
+        network(name="virmfs_b0", frozen=["encoder"])
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -9,7 +9,12 @@ from accelerate import Accelerator
 import tectum
 from tectum.data.transforms import Sample
 from tectum.errors import ConfigError, InputError, WeightsError
-from tectum.losses.fusion import directional_gradient_loss, gradient_loss
+from tectum.losses.fusion import (
+    detailed_intensity_loss,
+    directional_gradient_loss,
+    gradient_loss,
+    intensity_loss,
+)
 from tectum.losses.segmentation import lovasz_softmax_sum
 from tectum.models.base import luminance
 from tectum.recipes.config import read_config
@@ -231,13 +236,26 @@ def test_too_little_data_is_named(scenes, tmp_path):
         train(small_config(scenes, "run.batch=8"), tmp_path)
 
 
-def test_the_gradient_term_can_take_directions_apart(random_batch):
+@pytest.mark.parametrize(
+    ("options", "gradient", "intensity"),
+    [
+        ({}, gradient_loss, intensity_loss),
+        ({"direction": "separate"}, directional_gradient_loss, intensity_loss),
+        ({"target": "detailed"}, gradient_loss, detailed_intensity_loss),
+    ],
+)
+def test_the_config_names_the_fusion_terms(options, gradient, intensity, random_batch):
     batch = random_batch()
     fused = torch.rand(batch.infrared.shape, generator=torch.Generator().manual_seed(1))
-    light = luminance(batch.visible)
-    for direction, loss in (("joint", gradient_loss), ("separate", directional_gradient_loss)):
-        terms = fusion_loss(fused, batch, LossConfig(gradient=3, intensity=0, direction=direction))
-        torch.testing.assert_close(terms["gradient"], 3 * loss(fused, light, batch.infrared))
+    images = fused, luminance(batch.visible), batch.infrared
+    terms = fusion_loss(fused, batch, LossConfig(gradient=3, intensity=2, **options))
+    torch.testing.assert_close(terms["gradient"], 3 * gradient(*images))
+    torch.testing.assert_close(terms["intensity"], 2 * intensity(*images))
+
+
+def test_meta_steps_and_frozen_modules_exclude_each_other(scenes):
+    with pytest.raises(ConfigError, match=r"set meta.enabled=false, or leave model.frozen empty"):
+        small_config(scenes, "model.frozen=[backbone]")
 
 
 def test_lovasz_joins_the_cross_entropy(random_batch):

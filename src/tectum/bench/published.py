@@ -67,8 +67,8 @@ class PublishedViRMFS(nn.Module):
             raise ValueError("the published ViR-MFS has one wavelet level, and its high frequencies are the first's")
         if arguments["backbone"] == "lite0":
             raise ValueError("the published ViR-MFS has MiT backbones: EfficientNet-Lite0 is an addition")
-        if arguments["colour"] or arguments["correction"]:
-            raise ValueError("the published ViR-MFS sees luminance, and does not correct the fused image")
+        if arguments["colour"] or arguments["selection"]:
+            raise ValueError("the published ViR-MFS sees luminance, and fuses by weights alone")
         self.mean, self.scale = model.input_mean, model.input_scale
         self.backbone = model.backbone
         for block in list(self.backbone.modules()):

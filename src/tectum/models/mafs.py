@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from tectum.errors import ConfigError, InputError
 from tectum.models.backbones.resnet import RESNET_WIDTHS, STEM_WIDTHS, ResNetStages
 from tectum.models.base import FusionSegmenter, Output, luminance
-from tectum.models.layers.correction import FullSizeCorrection
 from tectum.models.layers.invertible import InvertibleBlock
+from tectum.models.layers.selection import SourceSelection
 
 Gate = Literal["paired", "first"]
 Reconstruction = Literal["separate", "shared"]
@@ -530,15 +530,15 @@ class MAFS(FusionSegmenter):
         backbone: ResNet of both encoders, "r18", "r34", "r50", "r101" or "r152" (the published one).
         gate: how the two encoders' agreement is gated, "paired" or, for the authors' weights, "first"; see
             `DynamicExtraction`.
-        correction: hidden channels of the `FullSizeCorrection` of the fused image; 0, as published, for none.
+        selection: channels of a `SourceSelection`, or 0, as published, for none. With one, the fused image is what is
+            selected by the decoder's.
         imagenet: start both encoders from torchvision's ImageNet weights, fetching them if they are not in its cache.
             Not kept with saved weights, which replace them.
 
     Shape:
         visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of 32 -> `Output`. The fused image
-        is in [0, 1], or near it if there is a correction. `aux` holds `semantic_s` (B, K, H, W) and `two_class_s`
-        (B, 2, H, W) for s = 4, 8, 16, in training mode or where `forward` is called with `auxiliary=True`; it is empty
-        otherwise.
+        is in [0, 1]. `aux` holds `semantic_s` (B, K, H, W) and `two_class_s` (B, 2, H, W) for s = 4, 8, 16, in training
+        mode or where `forward` is called with `auxiliary=True`; it is empty otherwise.
 
     In training mode a batch needs at least two pairs, since batch norms see globally pooled features.
     """
@@ -550,10 +550,10 @@ class MAFS(FusionSegmenter):
         classes: int = 9,
         backbone: str = "r152",
         gate: Gate = "paired",
-        correction: int = 0,
+        selection: int = 0,
         imagenet: bool = False,
     ) -> None:
-        arguments = {"classes": classes, "backbone": backbone, "gate": gate, "correction": correction}
+        arguments = {"classes": classes, "backbone": backbone, "gate": gate, "selection": selection}
         super().__init__(architecture, arguments)
         if backbone not in RESNET_WIDTHS:
             raise ConfigError(f"backbone must be one of {', '.join(RESNET_WIDTHS)}, but it is {backbone!r}")
@@ -561,8 +561,8 @@ class MAFS(FusionSegmenter):
             raise ConfigError(f"gate must be one of {', '.join(get_args(Gate))}, but it is {gate!r}")
         if classes < 1:
             raise ConfigError(f"classes must be at least 1, but it is {classes}")
-        if correction < 0:
-            raise ConfigError(f"correction must be a number of channels, or 0 for none, but it is {correction}")
+        if selection < 0:
+            raise ConfigError(f"selection must be a number of channels, or 0 for none, but it is {selection}")
         self.visible_encoder = ResNetStages(backbone, in_channels=3, imagenet=imagenet)
         self.infrared_encoder = ResNetStages(backbone, in_channels=1, imagenet=imagenet)
         widths = self.visible_encoder.widths
@@ -576,7 +576,7 @@ class MAFS(FusionSegmenter):
         self.refinement = DenseRefinement()
         self.fusion_decoder = InvertibleFusionDecoder()
         self.segmentation_decoder = SegmentationDecoder(classes)
-        self.correction = FullSizeCorrection(correction) if correction else None
+        self.selection = SourceSelection(selection) if selection else None
 
     def check_inputs(self, visible: Tensor, infrared: Tensor) -> None:
         """Raise InputError as every network does, and in training mode for a batch of one."""
@@ -610,9 +610,9 @@ class MAFS(FusionSegmenter):
         refined, detail = self.refine(features)
         return self.fusion_decoder(refined), detail
 
-    def correct(self, fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-        """The fused luminance (B, 1, H, W) with its correction, if the network has one."""
-        return fused if self.correction is None else self.correction(fused, luminance(visible), infrared)
+    def select(self, fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+        """The fused luminance (B, 1, H, W) that is selected by the decoder's, if the network selects."""
+        return fused if self.selection is None else self.selection(fused, luminance(visible), infrared)
 
     def segment(
         self, features: FusedFeatures, detail: Tensor, auxiliary: bool = False
@@ -626,7 +626,7 @@ class MAFS(FusionSegmenter):
         features = self.encode(visible, infrared)
         fused, detail = self.fuse_image(features)
         logits, aux = self.segment(features, detail, self.training if auxiliary is None else auxiliary)
-        return Output(self.correct(fused, visible, infrared), logits, aux)
+        return Output(self.select(fused, visible, infrared), logits, aux)
 
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters by name that encode, which masked pretraining trains: all but the decoders'.
@@ -651,7 +651,7 @@ class MAFS(FusionSegmenter):
 
 
 def _encodes(name: str) -> bool:
-    decoders = ("fusion_decoder.", "correction.", "segmentation_decoder.")
+    decoders = ("fusion_decoder.", "selection.", "segmentation_decoder.")
     return name.startswith("segmentation_decoder.pixel_decoder.") or not name.startswith(decoders)
 
 

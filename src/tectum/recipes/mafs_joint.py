@@ -31,6 +31,7 @@ from tectum.errors import ConfigError
 from tectum.losses.balance import TaskBalance
 from tectum.losses.distillation import channel_distillation
 from tectum.losses.fusion import (
+    detailed_intensity_loss,
     directional_gradient_loss,
     intensity_loss,
     saliency_mask,
@@ -64,13 +65,13 @@ class FusionLossConfig(Section):
     Attributes:
         gradient: weight of `directional_gradient_loss`.
         intensity: weight of the intensity term.
-        target: of the intensity term: "selected", one source per pixel (MAFS), or "maximum", the brighter one
-            (ViR-MFS).
+        target: of the intensity term: "selected", one source per pixel (MAFS), "maximum", the brighter one (ViR-MFS),
+            or "detailed", `detailed_target`.
     """
 
     gradient: float = Field(10.0, ge=0)
     intensity: float = Field(10.0, ge=0)
-    target: Literal["selected", "maximum"] = "selected"
+    target: Literal["selected", "maximum", "detailed"] = "selected"
 
 
 class SegmentationLossConfig(Section):
@@ -152,6 +153,8 @@ def fusion_terms(fused: Tensor, batch: Sample, config: FusionLossConfig) -> dict
     light, infrared = luminance(batch.visible), batch.infrared
     if config.target == "maximum":
         intensity = intensity_loss(fused, light, infrared)
+    elif config.target == "detailed":
+        intensity = detailed_intensity_loss(fused, light, infrared)
     else:
         intensity = selected_intensity_loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
     return {

@@ -128,7 +128,8 @@ def create_network(config: ModelConfig, kind: type[Network], recipe: str, info: 
     """The network of the config with the dataset's classes; random weights are drawn from `seed`.
 
     Raises:
-        ConfigError: when it is none of the kind that the recipe trains, or its `weights` are of another architecture.
+        ConfigError: when it is none of the kind that the recipe trains, its `weights` are of another architecture, or
+            it has no module that is to be frozen.
         WeightsError: when these cannot be read.
     """
     torch.manual_seed(seed)
@@ -138,13 +139,19 @@ def create_network(config: ModelConfig, kind: type[Network], recipe: str, info: 
     model.metadata |= class_metadata(info)
     if config.weights is not None:
         _start_from(model, config.weights)
+    modules = dict(model.named_modules())
+    for name in config.frozen:
+        if name not in modules:
+            parts = ", ".join(name for name, _ in model.named_children())
+            raise ConfigError(f"model.frozen names '{name}', but {config.name} consists of {parts} and their parts")
+        modules[name].requires_grad_(False).eval()
     return model
 
 
 def _start_from(model: FusionSegmenter, weights: str) -> None:
     source = load(weights)
     state, trained = model.state_dict(), source.state_dict()
-    own = {"classes": source.classes, "correction": source.arguments["correction"]}
+    own = {"classes": source.classes, "selection": source.arguments["selection"]}
     with torch.device("meta"):
         alike = create_model(model.architecture, **(model.arguments | own))
     if _shapes(alike.state_dict()) != _shapes(trained):

@@ -16,14 +16,19 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
 from tectum.data.datasets import dataset_info
 from tectum.data.transforms import PairDataset, Sample
-from tectum.losses.fusion import directional_gradient_loss, gradient_loss, intensity_loss
+from tectum.losses.fusion import (
+    detailed_intensity_loss,
+    directional_gradient_loss,
+    gradient_loss,
+    intensity_loss,
+)
 from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
 from tectum.models.base import luminance
 from tectum.models.original import load_backbone
@@ -58,6 +63,7 @@ class LossConfig(Section):
 
     Attributes:
         lovasz: of the Lovász-softmax loss, next to the cross-entropy.
+        target: of the intensity term: "maximum", the brighter source (ViR-MFS), or "detailed", `detailed_target`.
         direction: of the gradient term: "joint", |∇| as the sum of the responses to both Sobel kernels (ViR-MFS), or
             "separate", `directional_gradient_loss` (MAFS).
     """
@@ -65,6 +71,7 @@ class LossConfig(Section):
     gradient: float = Field(50.0, ge=0)
     direction: Literal["joint", "separate"] = "joint"
     intensity: float = Field(20.0, ge=0)
+    target: Literal["maximum", "detailed"] = "maximum"
     segmentation: float = Field(1.0, ge=0)
     lovasz: float = Field(0.0, ge=0)
     class_weights: list[float] | None = None
@@ -108,6 +115,12 @@ class VirmfsConfig(Section):
     self_training: SelfTrainingConfig | None = None
     run: ScoredRunConfig
 
+    @model_validator(mode="after")
+    def _meta_steps_need_every_weight(self) -> "VirmfsConfig":
+        if self.model.frozen and self.meta.enabled:
+            raise ValueError("meta steps train whole branches: set meta.enabled=false, or leave model.frozen empty")
+        return self
+
 
 def meta_branch(config: MetaConfig, epoch: int) -> Branch | None:
     """The branch that gets meta steps in `epoch` (from 0), or None."""
@@ -127,16 +140,17 @@ def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, T
     """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""
     light = luminance(batch.visible)
     gradient = gradient_loss if config.direction == "joint" else directional_gradient_loss
+    intensity = intensity_loss if config.target == "maximum" else detailed_intensity_loss
     return {
         "gradient": config.gradient * gradient(fused, light, batch.infrared),
-        "intensity": config.intensity * intensity_loss(fused, light, batch.infrared),
+        "intensity": config.intensity * intensity(fused, light, batch.infrared),
     }
 
 
 class FusionBranch(nn.Module):
     """L_f as a function of the fusion branch's parameters, for backbone features that are given."""
 
-    prefixes = ("model.fusions.", "model.deepest_fusion.", "model.fusion_head.", "model.correction.")
+    prefixes = ("model.fusions.", "model.deepest_fusion.", "model.fusion_head.", "model.selection.")
 
     def __init__(self, model: ViRMFS, config: LossConfig) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class DeployedMAFS(Deployed):
         features = self.network.encode(visible, infrared)
         fused, detail = self.network.fuse_image(features)
         logits, _ = self.network.segment(features, detail)
-        return self.network.correct(fused, visible, infrared), logits
+        return self.network.select(fused, visible, infrared), logits
 
 
 def _fold(module: nn.Module) -> None:
