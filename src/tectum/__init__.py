@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+DEFAULT_WEIGHTS = "virmfs_lite0_msrs"
+"""The weights that commands and `Predictor` use unless told otherwise."""
+
 _HOME = {
     "Output": "tectum.models.base",
     "Predictor": "tectum.predict.predictor",
@@ -26,6 +29,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DEFAULT_WEIGHTS",
     "Output",
     "Predictor",
     "Result",

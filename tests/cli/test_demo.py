@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 import tectum.predict
-from tectum import list_weights
+from tectum import DEFAULT_WEIGHTS, list_weights
 from tectum.data.synthetic import CONDITIONS
 
 ITEMS = ("inputs/vi", "inputs/ir", "fused", "labels", "overlay", "panel")
@@ -12,7 +12,7 @@ ITEMS = ("inputs/vi", "inputs/ir", "fused", "labels", "overlay", "panel")
 @pytest.fixture
 def shipped(weights, monkeypatch):
     """Stand in for the shipped weights where a checkout has none."""
-    if "virmfs_b0_msrs" not in list_weights():
+    if DEFAULT_WEIGHTS not in list_weights():
         predictor = tectum.predict.Predictor(weights)
         monkeypatch.setattr(tectum.predict, "Predictor", lambda *_, **__: predictor)
 

@@ -79,7 +79,7 @@ def test_detailed_target_is_the_brighter_source_where_neither_has_detail():
 
 
 def test_detailed_target_is_the_source_of_detail_though_it_is_darker():
-    # Edges of 0.04 with a gradient of some 0.15: worth 0.05 of brightness, but not 0.5.
+    # Edges of 0.04 with a gradient of some 0.15: worth 0.1 of brightness, but not 0.5.
     stripes = torch.where(torch.arange(32) % 4 < 2, 0.0, 0.04).expand(1, 1, 24, 32)
     for visible_first in (True, False):
         for smooth, expected in ((flat(0.07), stripes), (flat(0.5), flat(0.5))):
@@ -89,7 +89,7 @@ def test_detailed_target_is_the_source_of_detail_though_it_is_darker():
 
 def test_detailed_target_is_lifted_where_both_sources_are_bright():
     lifted = detailed_target(flat(0.6), flat(0.28))
-    torch.testing.assert_close(lifted, flat(0.6 + 0.25 * 0.2))
+    torch.testing.assert_close(lifted, flat(0.6 + 0.3 * 0.2))
 
 
 def test_detailed_intensity_is_the_distance_from_the_target():

@@ -18,7 +18,7 @@ LEAST = {"virmfs_b0_msrs": {"qabf": 0.68, "mi": 3.5, "vif": 0.95}, "mafs_r18_msr
 
 
 def test_the_default_of_every_command_is_shipped():
-    assert "virmfs_b0_msrs" in NAMES
+    assert tectum.DEFAULT_WEIGHTS in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

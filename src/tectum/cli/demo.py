@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
+from tectum import DEFAULT_WEIGHTS
+
 _SEEDS = {"day": 9, "night": 2, "glare": 10, "fog": 16}  # streets with people, cars and bikes in view
 
 
 def demo(
     model: Annotated[
         str, typer.Option(help="Shipped weights, a directory of weights, an authors' .pth, or an exported file.")
-    ] = "virmfs_b0_msrs",
+    ] = DEFAULT_WEIGHTS,
     out: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("tectum-demo"),
     backend: Annotated[
         str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")

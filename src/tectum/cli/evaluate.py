@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tectum import DEFAULT_WEIGHTS
 from tectum.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ _IOU = "one confusion matrix over all images; classes that occur neither in labe
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")],
     data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
     dataset: Annotated[str, typer.Option(help="Layout and classes: msrs, mfnet, fmb, pst900 or folder.")],
+    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")] = (
+        DEFAULT_WEIGHTS
+    ),
     split: Annotated[
         str | None, typer.Option(help="By default the test split where there is one, else everything.")
     ] = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tectum import DEFAULT_WEIGHTS
 from tectum.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[
-        str, typer.Option(help="Shipped name (see `tectum models`), saved model's folder, or authors' .pth file.")
-    ],
     format: Annotated[str, typer.Option(help="onnx, or openvino for OpenVINO's IR.")],
     out: Annotated[Path, typer.Option(help="File to write: .onnx, or .xml (the weights go beside it, .bin).")],
+    model: Annotated[
+        str, typer.Option(help="Shipped name (see `tectum models`), saved model's folder, or authors' .pth file.")
+    ] = DEFAULT_WEIGHTS,
     precision: Annotated[
         str,
         typer.Option(

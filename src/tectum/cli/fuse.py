@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from tectum import DEFAULT_WEIGHTS
 from tectum.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def fuse(
     visible: Annotated[str, typer.Option(help="Visible images: file, folder, quoted glob, or .txt list of paths.")],
     infrared: Annotated[str, typer.Option(help="Infrared images, given in the same way.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; files of the same name are replaced.")],
-    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")] = (
-        "virmfs_b0_msrs"
-    ),
+    model: Annotated[
+        str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")
+    ] = DEFAULT_WEIGHTS,
     save: Annotated[str, typer.Option(help="What to write, by commas: fused, labels, overlay, panel.")] = (
         "fused,labels"
     ),

@@ -11,10 +11,13 @@ from tectum.metrics.functional.gradients import sobel
 DETAIL_WINDOW = 9
 """Side, in pixels, of the boxes over which `detailed_target` compares the sources' gradients."""
 
+DETAIL_WEIGHT = 4 / 3
+"""Brightness that a mean Sobel gradient of 1 makes up for in `detailed_target`."""
+
 BRIGHTNESS_WINDOW = 5
 """Side, in pixels, of the boxes over which `detailed_target` compares the sources' brightness."""
 
-LIFT = 0.25
+LIFT = 0.3
 """Share of the common brightness above `LIFT_THRESHOLD` that `detailed_target` adds."""
 
 LIFT_THRESHOLD = 0.08
@@ -87,10 +90,10 @@ def detailed_target(luminance: Tensor, infrared: Tensor) -> Tensor:
 
     With box means over 9 x 9 pixels of the lengths of Sobel gradients, and over 5 x 5 pixels of the brightness,
 
-        v is taken where mean |∇v| + mean v >= mean |∇i| + mean i, otherwise i,
+        v is taken where 4/3 mean |∇v| + mean v >= 4/3 mean |∇i| + mean i, otherwise i,
 
-    plus 0.25 of what of the darker source, smoothed, is above 0.08: so each source leaves a trace where both are
-    bright. The maximum, the target of ViR-MFS, buries the texture of one source under smooth brightness of the other;
+    plus 0.3 of what of the darker source, smoothed, is above 0.08: so each source leaves a trace where both are bright.
+    The maximum, the target of ViR-MFS, buries the texture of one source under smooth brightness of the other;
     the source with more detail alone loses people who are warm before a textured background.
 
     Not in either paper.
@@ -103,7 +106,7 @@ def detailed_target(luminance: Tensor, infrared: Tensor) -> Tensor:
     """
     detail = _box_mean(_gradient_length(luminance) - _gradient_length(infrared), DETAIL_WINDOW)
     brightness = _box_mean(luminance - infrared, BRIGHTNESS_WINDOW)
-    chosen = torch.where(detail + brightness >= 0, luminance, infrared)
+    chosen = torch.where(DETAIL_WEIGHT * detail + brightness >= 0, luminance, infrared)
     common = _box_mean(_box_mean(torch.minimum(luminance, infrared), LIFT_WINDOW), LIFT_WINDOW)
     return chosen + LIFT * F.relu(common - LIFT_THRESHOLD)
 

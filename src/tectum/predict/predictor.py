@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tectum import DEFAULT_WEIGHTS
 from tectum.data.datasets import Problem
 from tectum.data.pair import (
     ImageSource,
@@ -131,7 +132,7 @@ class Predictor:
         WeightsError: weights or an exported file that cannot be read.
 
     Example:
-        >>> predictor = Predictor("virmfs_b0_msrs")  # doctest: +SKIP
+        >>> predictor = Predictor("virmfs_lite0_msrs")  # doctest: +SKIP
         >>> result = predictor(visible="v.png", infrared="i.png")  # doctest: +SKIP
         >>> result.fused.shape, result.labels.shape  # doctest: +SKIP
         ((480, 640, 3), (480, 640))
@@ -139,7 +140,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: "str | Path | nn.Module" = "virmfs_b0_msrs",
+        model: "str | Path | nn.Module" = DEFAULT_WEIGHTS,
         device: str = "auto",
         backend: str = "auto",
         *,
