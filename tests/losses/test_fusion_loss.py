@@ -89,7 +89,7 @@ def test_detailed_target_is_the_source_of_detail_though_it_is_darker():
 
 def test_detailed_target_is_lifted_where_both_sources_are_bright():
     lifted = detailed_target(flat(0.6), flat(0.28))
-    torch.testing.assert_close(lifted, flat(0.6 + 0.3 * 0.2))
+    torch.testing.assert_close(lifted, flat(0.6 + 0.2 * 0.18))
 
 
 def test_detailed_intensity_is_the_distance_from_the_target():

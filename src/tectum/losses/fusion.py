@@ -17,10 +17,10 @@ DETAIL_WEIGHT = 4 / 3
 BRIGHTNESS_WINDOW = 5
 """Side, in pixels, of the boxes over which `detailed_target` compares the sources' brightness."""
 
-LIFT = 0.3
+LIFT = 0.2
 """Share of the common brightness above `LIFT_THRESHOLD` that `detailed_target` adds."""
 
-LIFT_THRESHOLD = 0.08
+LIFT_THRESHOLD = 0.1
 """Brightness, of a range of 1, below which `detailed_target` adds nothing: dark areas keep their grey levels."""
 
 LIFT_WINDOW = 15
@@ -92,7 +92,7 @@ def detailed_target(luminance: Tensor, infrared: Tensor) -> Tensor:
 
         v is taken where 4/3 mean |∇v| + mean v >= 4/3 mean |∇i| + mean i, otherwise i,
 
-    plus 0.3 of what of the darker source, smoothed, is above 0.08: so each source leaves a trace where both are bright.
+    plus 0.2 of what of the darker source, smoothed, is above 0.1: so each source leaves a trace where both are bright.
     The maximum, the target of ViR-MFS, buries the texture of one source under smooth brightness of the other;
     the source with more detail alone loses people who are warm before a textured background.
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WINDOW = 7
+WINDOW = 9
 """Side of the window over which features are gathered before the choice."""
 
 REACH = 1 + WINDOW // 2
@@ -42,7 +42,7 @@ class SourceSelection(nn.Module):
         self.detail = nn.Conv2d(3, channels, 3)
         self.gather = nn.Conv2d(channels, channels, WINDOW, groups=channels, bias=False)
         self.bonus = nn.Conv2d(channels, 1, 1)
-        self.lift = nn.Parameter(torch.tensor([0.3, 0.08]))  # α and β of `tectum.losses.fusion.detailed_target`
+        self.lift = nn.Parameter(torch.tensor([0.2, 0.1]))  # α and β of `tectum.losses.fusion.detailed_target`
         nn.init.constant_(self.gather.weight, 1 / WINDOW**2)
         for parameter in self.bonus.parameters():
             nn.init.zeros_(parameter)
