@@ -97,7 +97,7 @@ def test_pairs_and_the_loss_of_quality(weights, tmp_path, run_tectum, write_pair
     def write(model, file, **more):
         asked.update(more)
         quality = Quality(2, 3.25, 0.5, 0.97, {"qabf": 0.6, "mi": 4.0}, {"qabf": 0.59, "mi": 3.9})
-        return Report(file, [Check("a", (1, 32, 32), 3.0, 0.98)], quality)
+        return Report(file, [Check("a", (1, 32, 32), 3.0, 0.2, 0.98)], quality)
 
     monkeypatch.setattr("tectum.export.export", write)
     result = run_tectum(

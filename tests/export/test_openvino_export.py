@@ -190,20 +190,20 @@ def test_not_a_number_fails_the_check(precision, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "fused", "labels", "passes"),
+    ("precision", "fused", "mean", "labels", "passes"),
     [
-        ("float32", 0.09, 1.0, True),
-        ("float32", 0.11, 1.0, False),
-        ("float32", 0.0, 0.998, False),
-        ("bfloat16", 127.0, 0.91, True),
-        ("bfloat16", 129.0, 1.0, False),
-        ("bfloat16", 0.0, 0.89, False),
-        ("int8", 200.0, 0.1, True),
-        ("int8", float("nan"), 1.0, False),
+        ("float32", 0.09, 0.01, 1.0, True),
+        ("float32", 0.11, 0.01, 1.0, False),
+        ("float32", 0.0, 0.0, 0.998, False),
+        ("bfloat16", 250.0, 15.0, 0.91, True),
+        ("bfloat16", 250.0, 17.0, 1.0, False),
+        ("bfloat16", 0.0, 0.0, 0.89, False),
+        ("int8", 250.0, 100.0, 0.1, True),
+        ("int8", float("nan"), float("nan"), 1.0, False),
     ],
 )
-def test_bounds_of_the_check(precision, fused, labels, passes):
-    checks = [Check("random", (2, 32, 64), fused, labels)]
+def test_bounds_of_the_check(precision, fused, mean, labels, passes):
+    checks = [Check("random", (2, 32, 64), fused, mean, labels)]
     if passes:
         _require_equal(checks, precision)
         return

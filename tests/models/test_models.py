@@ -39,6 +39,16 @@ def test_half_precision_file_loads_as_float32(tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
+def test_half_precision_file_keeps_what_it_cannot_hold_or_would_turn(tmp_path):
+    model = tectum.create_model("virmfs_b0", selection=4)
+    model.fusion_head.norm.running_var.fill_(1.8e5)  # beyond float16
+    model.save(tmp_path, dtype=torch.float16)
+    again = tectum.load(tmp_path)
+    assert torch.equal(again.fusion_head.norm.running_var, model.fusion_head.norm.running_var)
+    assert torch.equal(again.selection.detail.weight, model.selection.detail.weight)
+    assert not torch.equal(again.fusion_head.fuse.weight, model.fusion_head.fuse.weight)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_forward_and_backward_on_the_smallest_input(name):
     model = tectum.create_model(name, classes=2)

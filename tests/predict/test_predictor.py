@@ -349,20 +349,21 @@ def test_unknown_tiles(tile):
         Predictor(MaximumFusion(), tile=tile)
 
 
-def agreement(shared_data, backend, tile):
+def agreement(shared_data, model, backend, tile):
     """99.9th percentile of the fused difference in 8-bit levels and share of equal labels, cut against whole."""
     files = {
         role: shared_data / "LLVIP" / "test" / kind / "190001.jpg"
         for role, kind in (("visible", "vi"), ("infrared", "ir"))
     }
-    whole, cut = (Predictor(device="cpu", backend=backend, tile=side)(**files) for side in ("off", tile))
+    whole, cut = (Predictor(model, device="cpu", backend=backend, tile=side)(**files) for side in ("off", tile))
     assert whole.labels.shape == (1024, 1280)
     return np.percentile(255 * np.abs(whole.luminance - cut.luminance), 99.9), (whole.labels == cut.labels).mean()
 
 
 @pytest.mark.slow
-def test_bands_on_a_real_pair(shared_data):
-    levels, labels = agreement(shared_data, "torch", 256)
+@pytest.mark.parametrize("model", ["virmfs_b0_msrs", "virmfs_lite0_msrs"])
+def test_bands_on_a_real_pair(model, shared_data):
+    levels, labels = agreement(shared_data, model, "torch", 256)
     assert levels < 0.01
     assert labels > 0.9999
 
@@ -371,7 +372,7 @@ def test_bands_on_a_real_pair(shared_data):
 def test_tiles_on_a_real_pair(shared_data):
     """How far tiles lie from the whole: attention sees one tile, so that they are no substitute for each other."""
     pytest.importorskip("openvino")
-    levels, labels = agreement(shared_data, "openvino", 1024)
+    levels, labels = agreement(shared_data, "virmfs_b0_msrs", "openvino", 1024)
     assert 2 < levels < 9  # measured 7.2
     assert 0.95 < labels < 0.995  # measured 0.963
 

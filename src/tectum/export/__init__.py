@@ -42,10 +42,14 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 METADATA_KEY = "tectum"
 """Where a file's description is: in ONNX's metadata_props, in OpenVINO's rt_info."""
 
-# In bfloat16 the shipped networks differ by up to 4 and in 1 % of the labels. But MAFS with random weights, whose
-# invertible blocks amplify rounding, differs by up to 66 and in 3 %, and has to pass: only gross faults can fail.
-LARGEST_DIFFERENCE = {"float32": 0.1, "bfloat16": 128.0, "int8": math.inf}
+# Below float32 single pixels may differ by anything: a choice between the sources falls the other way, and the
+# invertible blocks of MAFS amplify rounding, most of all with random weights. So the mean counts, and only gross faults
+# can fail.
+LARGEST_DIFFERENCE = {"float32": 0.1, "bfloat16": math.inf, "int8": math.inf}
 """Largest difference of the fused image, in grey levels of 1/255, with which a file of a precision passes its check."""
+
+MEAN_DIFFERENCE = {"float32": 0.1, "bfloat16": 16.0, "int8": math.inf}
+"""The same for the mean difference."""
 
 SMALLEST_AGREEMENT = {"float32": 0.999, "bfloat16": 0.9, "int8": 0.0}
 """Smallest share of pixels with the same label with which a file of a precision passes its check."""
@@ -76,12 +80,14 @@ class Check:
         content: "random", "rendered scene" or a pair's name.
         size: batch, height and width.
         fused: largest difference of the fused images, in grey levels of 1/255.
+        fused_mean: mean difference of the fused images, in the same.
         labels: share of the pixels with the same label.
     """
 
     content: str
     size: tuple[int, int, int]
     fused: float
+    fused_mean: float
     labels: float
 
 
@@ -141,8 +147,8 @@ def export(
         pairs: the first of them is in the check, in place of a rendered scene. INT8 is calibrated on them all, or on
             300 spread evenly over them, and the same tell what bfloat16 or INT8 costs.
         precision: all but "float32" are for the format "openvino" only.
-            "float32": computed in float32 on every processor. Passes its check with `LARGEST_DIFFERENCE` and
-            `SMALLEST_AGREEMENT`, as do the others with theirs.
+            "float32": computed in float32 on every processor. Passes its check with `LARGEST_DIFFERENCE`,
+            `MEAN_DIFFERENCE` and `SMALLEST_AGREEMENT`, as do the others with theirs.
             "bfloat16": the file of "float32", computed in bfloat16 where the processor has instructions for it and in
             float32 elsewhere. Without such instructions here, float32 is what is compared, and a warning is logged.
             "int8": weights and activations quantised to 8 bits after training, by NNCF, except the invertible blocks of
@@ -357,11 +363,13 @@ def _compare(reference: "Backend", exported: "Backend", example: tuple[str, Floa
     checks = []
     for content, visible, infrared in (random, example):
         expected, found = reference.run(visible, infrared), exported.run(visible, infrared)
+        difference = 255 * np.abs(found.fused - expected.fused)
         checks.append(
             Check(
                 content,
                 (len(visible), *visible.shape[2:]),
-                float(255 * np.abs(found.fused - expected.fused).max()),
+                float(difference.max()),
+                float(difference.mean()),
                 float((found.logits.argmax(1) == expected.logits.argmax(1)).mean()),
             )
         )
@@ -371,12 +379,14 @@ def _compare(reference: "Backend", exported: "Backend", example: tuple[str, Floa
 def _require_equal(checks: Sequence[Check], precision: str) -> None:
     for check in checks:
         # Written so that NaN fails, whatever the precision.
-        if not (check.fused <= LARGEST_DIFFERENCE[precision] and check.labels >= SMALLEST_AGREEMENT[precision]):
+        passes = check.fused <= LARGEST_DIFFERENCE[precision] and check.fused_mean <= MEAN_DIFFERENCE[precision]
+        if not (passes and check.labels >= SMALLEST_AGREEMENT[precision]):
             batch, height, width = check.size
             raise ExportError(
                 f"the exported network differs from the one in torch ({check.content}, {batch} x {width}x{height}: "
-                f"fused by {check.fused:.3g} of 255, {100 * check.labels:.2f} % of the labels equal), so nothing was "
-                "written: the weights may hold NaN, or the exporting packages may have a fault"
+                f"fused by {check.fused_mean:.3g} of 255 in the mean, {check.fused:.3g} at most, "
+                f"{100 * check.labels:.2f} % of the labels equal), so nothing was written: the weights may hold NaN, "
+                "or the exporting packages may have a fault"
             )
 
 

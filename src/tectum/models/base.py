@@ -93,14 +93,16 @@ class FusionSegmenter(nn.Module):
 
         Args:
             directory: made if absent; files of the same name are replaced, each atomically.
-            dtype: float32, or float16 for half the size (loading gives float32 again).
+            dtype: float32, or float16 for half the size (loading gives float32 again). Vectors and the selection
+                are float32 in any case.
             card: text of the card `README.md`; None leaves a card that is there as it is.
         """
         directory = Path(directory)
-        tensors = {
-            key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
-            for key, value in self.state_dict().items()
-        }
+        tensors = {}
+        for key, value in self.state_dict().items():
+            # Vectors, since running variances exceed the range of float16. The selection, whose choice is steep.
+            exact = not value.is_floating_point() or value.ndim <= 1 or key.startswith("selection.")
+            tensors[key] = value.detach().to("cpu", value.dtype if exact else dtype).contiguous()
         # Not save_file, which leaves a file that only its owner can read.
         write_bytes(directory / WEIGHTS_FILE, save(tensors))
         config = {"architecture": self.architecture, "arguments": self.arguments, "metadata": self.metadata}

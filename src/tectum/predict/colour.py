@@ -38,10 +38,15 @@ def recolour(visible: Float, fused: Float) -> Float:
         float32 (H, W, 3) in [0, 1]: clip(visible + (fused - luminance(visible))). A grey visible image gives a grey
         result. Colours that leave the RGB cube are clamped, never rescaled.
     """
-    change = np.clip(fused, 0, 1) - luminance(visible)
-    return np.clip(visible + change[..., None], 0, 1).astype(np.float32, copy=False)
+    change = np.clip(fused, 0, 1)
+    change -= luminance(visible)
+    coloured = visible + change[..., None]
+    # In place: fresh memory costs more than the arithmetic.
+    return np.clip(coloured, 0, 1, out=coloured).astype(np.float32, copy=False)
 
 
 def to_bytes(image: Float) -> Bytes:
     """Clamp to [0, 1] and round to 8 bits (half to even): the level v of the input becomes round(255 v)."""
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    levels = np.clip(image, 0, 1)
+    levels *= 255
+    return np.rint(levels, out=levels).astype(np.uint8)
