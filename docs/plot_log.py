@@ -17,14 +17,15 @@ def main(log: Path, out: Path) -> None:
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     losses = [record for record in records if "validation" not in record]
     validations = [record for record in records if "validation" in record]
-    names = [key for key in losses[0] if key not in FACTS]
+    names = list(dict.fromkeys(key for record in losses for key in record if key not in FACTS))
     panels = 3 if any(name.startswith(WEIGHT) for name in names) else 2
     figure, (left, *middle, right) = plt.subplots(1, panels, figsize=(5.5 * panels, 3.6), layout="constrained")
 
     steps = [record["step"] for record in losses]
     for name in names:
         axes = middle[0] if name.startswith(WEIGHT) else left
-        axes.plot(steps, [record[name] for record in losses], label=name.removeprefix(WEIGHT), linewidth=1)
+        values = [record.get(name) or float("nan") for record in losses]  # a stage may go without a term
+        axes.plot(steps, values, label=name.removeprefix(WEIGHT), linewidth=1)
     left.set(yscale="log", xlabel="step", title="weighted training losses")
     left.legend()
     for axes in middle:
