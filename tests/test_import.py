@@ -4,7 +4,7 @@ import sys
 import tectum
 
 PUBLIC = {
-    "Output", "Predictor", "Result", "TectumError", "__version__",
+    "DEFAULT_WEIGHTS", "Output", "Predictor", "Result", "TectumError", "__version__",
     "create_model", "list_models", "list_weights", "load",
 }  # fmt: skip
 
