@@ -7,6 +7,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from tectum.data.pair import IGNORE
 from tectum.metrics.functional.gradients import sobel
+from tectum.models.layers.selection import LIFT, LIFT_THRESHOLD
 
 DETAIL_WINDOW = 9
 """Side, in pixels, of the boxes over which `detailed_target` compares the sources' gradients."""
@@ -16,12 +17,6 @@ DETAIL_WEIGHT = 4 / 3
 
 BRIGHTNESS_WINDOW = 5
 """Side, in pixels, of the boxes over which `detailed_target` compares the sources' brightness."""
-
-LIFT = 0.2
-"""Share of the common brightness above `LIFT_THRESHOLD` that `detailed_target` adds."""
-
-LIFT_THRESHOLD = 0.1
-"""Brightness, of a range of 1, below which `detailed_target` adds nothing: dark areas keep their grey levels."""
 
 LIFT_WINDOW = 15
 """Side, in pixels, of the boxes by which `detailed_target` smooths what it adds, twice."""

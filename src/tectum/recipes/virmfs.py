@@ -221,13 +221,14 @@ def full_step(
     """
     with run.autocast(precision, accelerator):
         output = model(batch.visible, batch.infrared)
+    logits = output.logits.float()
     terms = fusion_loss(output.fused.float(), batch, config)
     terms["segmentation"] = config.segmentation * run.mean_over_processes(
-        *cross_entropy_sum(output.logits.float(), batch.labels, class_weights), accelerator
+        *cross_entropy_sum(logits, batch.labels, class_weights), accelerator
     )
     if config.lovasz:
         terms["lovasz"] = config.lovasz * run.mean_over_processes(
-            *lovasz_softmax_sum(output.logits.float(), batch.labels), accelerator
+            *lovasz_softmax_sum(logits, batch.labels), accelerator
         )
     model.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()

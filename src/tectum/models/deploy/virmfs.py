@@ -82,25 +82,26 @@ class DeployedViRMFS(Deployed):
         size = visible.shape[-2:]
         grey = luminance(visible)
         weights, logits = self._predictions(visible if self.colour else grey, infrared, rows)
+        lift = None if self.selection is None else self.selection.lift_map(grey, infrared)
         for top in range(0, size[0], rows):
             band = torch.arange(top, min(top + rows, size[0]), device=grey.device)
-            yield self._fused_rows(weights, grey, infrared, band), _upsampled(logits, size, band)
+            yield self._fused_rows(weights, lift, grey, infrared, band), _upsampled(logits, size, band)
 
-    def _fused_rows(self, weights: Tensor, grey: Tensor, infrared: Tensor, rows: Tensor) -> Tensor:
-        """Rows (h) of the fused image (B, 1, h, W) from all the weights (B, 2, H/4, W/4)."""
+    def _fused_rows(self, weights: Tensor, lift: Tensor | None, grey: Tensor, infrared: Tensor, rows: Tensor) -> Tensor:
+        """Rows (h) of the fused image (B, 1, h, W) from all the weights (B, 2, H/4, W/4) and the selection's lift."""
         size = grey.shape[-2:]
 
         def weighted(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             sources = [plane.index_select(2, rows) for plane in (grey, infrared)]
             return _weighted(_upsampled(weights, size, rows), *sources), sources[0], sources[1]
 
-        if self.selection is None:
+        if self.selection is None or lift is None:
             return weighted(rows)[0]
         first, last = int(rows[0]) - REACH, int(rows[-1]) + REACH
         planes = weighted(torch.arange(first, last + 1, device=rows.device).clamp(0, size[0] - 1))
         padded = F.pad(torch.cat(planes, dim=1), (REACH, REACH, 0, 0), mode="replicate")
         chosen = self.selection.select(padded, *(plane[:, :, REACH:-REACH] for plane in planes[1:]))
-        return chosen + _upsampled(self.selection.lift_map(grey, infrared), size, rows)
+        return chosen + _upsampled(lift, size, rows)
 
     def _features(self, visible: Tensor, infrared: Tensor, rows: int | None = None) -> list[Tensor]:
         """What the heads see; with `rows`, so many rows of the images are worked on at a time.

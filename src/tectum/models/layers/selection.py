@@ -14,6 +14,12 @@ SHARPNESS = 200.0
 """Of the sigmoid, per unit of brightness: where one source is preferred by 0.025, it is taken to 99.3 %."""
 
 
+LIFT = 0.2
+"""Share of the common brightness above `LIFT_THRESHOLD` that the lift begins with."""
+
+LIFT_THRESHOLD = 0.1
+"""Brightness, of a range of 1, below which the lift begins with nothing: dark areas keep their grey levels."""
+
 LIFT_SCALE = 16
 """The lift comes from maps of 1/16 of the size, so that it adds no texture."""
 
@@ -42,7 +48,7 @@ class SourceSelection(nn.Module):
         self.detail = nn.Conv2d(3, channels, 3)
         self.gather = nn.Conv2d(channels, channels, WINDOW, groups=channels, bias=False)
         self.bonus = nn.Conv2d(channels, 1, 1)
-        self.lift = nn.Parameter(torch.tensor([0.2, 0.1]))  # α and β of `tectum.losses.fusion.detailed_target`
+        self.lift = nn.Parameter(torch.tensor([LIFT, LIFT_THRESHOLD]))  # α and β
         nn.init.constant_(self.gather.weight, 1 / WINDOW**2)
         for parameter in self.bonus.parameters():
             nn.init.zeros_(parameter)
