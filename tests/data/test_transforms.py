@@ -67,6 +67,32 @@ def test_modalities_change_brightness_apart_and_stay_in_range():
     assert max(x.max() for x in out[:2]) <= 1
 
 
+def test_blur_spreads_a_point_but_not_the_labels():
+    point = torch.zeros(1, 33, 33)
+    point[0, 16, 16] = 1
+    pair = Sample(point.expand(3, 33, 33).clone(), point, torch.randint(9, (33, 33)))
+    torch.manual_seed(0)
+    spread = []
+    for _ in range(50):
+        out = Augmentation(blur=2.0)(pair)
+        assert torch.equal(out.labels, pair.labels)
+        for image in (out.visible[:1], out.infrared):
+            assert image.sum() == pytest.approx(1, abs=1e-4)
+            spread.append((image * (torch.arange(33) - 16).square()).sum().sqrt().item())
+        assert spread[-1] != spread[-2]  # each modality has its own
+    assert 1.7 < max(spread) <= 2.01
+    assert min(spread) < 0.4
+
+
+def test_dropout_blackens_either_modality_but_never_both():
+    torch.manual_seed(0)
+    lit = [tuple(bool(image.any()) for image in Augmentation(dropout=0.5)(sample())[:2]) for _ in range(200)]
+    assert set(lit) == {(True, True), (False, True), (True, False)}
+    assert 70 < lit.count((True, True)) < 130
+    assert lit.count((False, True)) > 30
+    assert lit.count((True, False)) > 30
+
+
 def test_flip_and_turn_together_reach_all_eight_orientations():
     """Flip none, horizontal or vertical, then turn by 0 to 270 degrees, each equally likely (MAFS, stage I)."""
     corners = torch.tensor([[0, 1], [3, 2]])

@@ -4,6 +4,7 @@ Every sample draws its augmentation from a generator seeded by (seed, step, plac
 are the same however often training was interrupted before, and however many processes or workers share the batch.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -48,7 +49,9 @@ class Augmentation:
         turn: probability of a rotation by 90, 180 or 270 degrees, each equally likely; needs `crop`.
         brightness: each modality on its own is multiplied by a factor from [1 - b, 1 + b].
         gamma: each modality on its own is raised to a power from [1 / (1 + g), 1 + g] (log-uniform).
+        blur: largest standard deviation, in pixels, of a Gaussian blur, drawn from [0, blur] for each modality.
         noise: largest standard deviation of Gaussian noise, drawn from [0, noise] for each modality.
+        dropout: probability that one of the modalities, either equally likely, is black, as if its camera had failed.
     """
 
     resize: tuple[int, int] | None = None
@@ -59,7 +62,9 @@ class Augmentation:
     turn: float = 0.0
     brightness: float = 0.0
     gamma: float = 0.0
+    blur: float = 0.0
     noise: float = 0.0
+    dropout: float = 0.0
 
     def __call__(self, sample: Sample) -> Sample:
         """Augment one pair with the global torch generator."""
@@ -74,11 +79,10 @@ class Augmentation:
         if self.turn and _uniform(0, 1) < self.turn:
             quarters = 1 + _integer(3)
             visible, infrared, labels = (torch.rot90(x, quarters, dims=(-2, -1)) for x in (visible, infrared, labels))
-        return Sample(
-            self._photometric(visible.as_subclass(Tensor)),
-            self._photometric(infrared.as_subclass(Tensor)),
-            labels.as_subclass(Tensor),
-        )
+        images = [self._photometric(visible.as_subclass(Tensor)), self._photometric(infrared.as_subclass(Tensor))]
+        if self.dropout and _uniform(0, 1) < self.dropout:
+            images[_integer(2)].zero_()
+        return Sample(*images, labels.as_subclass(Tensor))
 
     def _scale_and_crop(self, *pair: Tensor) -> tuple[Tensor, ...]:
         assert self.crop is not None
@@ -109,6 +113,9 @@ class Augmentation:
             image = image ** _log_uniform(1 / (1 + self.gamma), 1 + self.gamma)
         if self.brightness:
             image = image * _uniform(1 - self.brightness, 1 + self.brightness)
+        if self.blur:
+            sigma = _uniform(self.blur, 0)  # in this order never 0, which would be an error
+            image = tvf.gaussian_blur(image, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
         if self.noise:
             image = image + torch.randn_like(image) * _uniform(0, self.noise)
         return image.clamp(0, 1)

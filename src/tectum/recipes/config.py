@@ -45,7 +45,9 @@ class AugmentationConfig(Section):
     turn: float = Field(0.0, ge=0, le=1)
     brightness: float = Field(0.0, ge=0, lt=1)
     gamma: float = Field(0.0, ge=0)
+    blur: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
+    dropout: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _turned_images_stay_one_size(self) -> "AugmentationConfig":
