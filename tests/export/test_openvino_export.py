@@ -265,7 +265,7 @@ def test_int8(network, table, tmp_path):
 @pytest.mark.slow
 def test_int8_leaves_alone_what_amplifies_rounding(table, tmp_path):
     torch.manual_seed(0)
-    mafs = create_model("mafs_r18", selection=4)
+    mafs = create_model("mafs_r18", selection=10)
     report = export(mafs, tmp_path / "r18.xml", format="openvino", pairs=table[:1], precision="int8")
     quantised = [line for line in report.file.read_text().splitlines() if "/fq_" in line or "/quantized" in line]
     assert any("visible_encoder" in line for line in quantised)

@@ -16,6 +16,7 @@ from tectum.losses.fusion import (
     selected_intensity_loss,
     sobel_gradient,
 )
+from tectum.models.layers.selection import LIFT, LIFT_THRESHOLD
 
 
 def random_image(height=24, width=32, seed=0):
@@ -74,29 +75,46 @@ def test_gradient_target_is_the_stronger_edge():
 
 def test_detailed_target_is_the_brighter_source_where_neither_has_detail():
     dim, dark = flat(0.07), flat(0.02)
-    assert torch.equal(detailed_target(dim, dark), dim)
-    assert torch.equal(detailed_target(dark, dim), dim)
+    assert torch.equal(detailed_target(dim, dark, nowhere(dim)), dim)
+    assert torch.equal(detailed_target(dark, dim, nowhere(dim)), dim)
 
 
 def test_detailed_target_is_the_source_of_detail_though_it_is_darker():
-    # Edges of 0.04 with a gradient of some 0.15: worth 0.1 of brightness, but not 0.5.
-    stripes = torch.where(torch.arange(32) % 4 < 2, 0.0, 0.04).expand(1, 1, 24, 32)
+    # Edges of 0.06 with a gradient of some 0.24: worth more than 0.05 of brightness, but not 0.5.
+    stripes = torch.where(torch.arange(32) % 4 < 2, 0.0, 0.06).expand(1, 1, 24, 32)
     for visible_first in (True, False):
-        for smooth, expected in ((flat(0.07), stripes), (flat(0.5), flat(0.5))):
+        for smooth, expected in ((flat(0.08), stripes), (flat(0.5), flat(0.5))):
             pair = (stripes, smooth) if visible_first else (smooth, stripes)
-            assert torch.equal(detailed_target(*pair), expected)
+            assert torch.equal(detailed_target(*pair, nowhere(stripes)), expected)
+
+
+def test_noise_of_the_thermal_sensor_is_no_detail():
+    noise = 0.005 * (torch.arange(32) % 4 < 2).float().expand(1, 1, 24, 32)  # Sobel responses of 0.02
+    light = flat(0.01)
+    assert torch.equal(detailed_target(light, noise, nowhere(light)), light)
+    assert torch.equal(detailed_target(noise, light, nowhere(light)), noise)  # the same in the visible image is
+
+
+def test_detailed_target_keeps_what_is_warm_where_it_is_the_brighter_source():
+    stripes = torch.where(torch.arange(32) % 4 < 2, 0.0, 0.06).expand(1, 1, 24, 32)
+    salient = torch.arange(32).expand(1, 1, 24, 32) < 16
+    target = detailed_target(stripes, flat(0.04), salient)
+    assert torch.equal(target, torch.where(salient & (stripes < 0.04), flat(0.04), stripes))
 
 
 def test_detailed_target_is_lifted_where_both_sources_are_bright():
-    lifted = detailed_target(flat(0.6), flat(0.28))
-    torch.testing.assert_close(lifted, flat(0.6 + 0.2 * 0.18))
+    lifted = detailed_target(flat(0.6), flat(LIFT_THRESHOLD + 0.2), nowhere(flat(0.6)))
+    torch.testing.assert_close(lifted, flat(0.6 + 0.2 * LIFT))
 
 
 def test_detailed_intensity_is_the_distance_from_the_target():
     visible, infrared = random_image(), random_image(seed=1)
-    target = detailed_target(visible, infrared)
-    assert detailed_intensity_loss(target, visible, infrared) == 0
-    torch.testing.assert_close(detailed_intensity_loss(target - 0.1, visible, infrared), torch.tensor(0.1))
+    salient = random_image(seed=2) > 0.5
+    target = detailed_target(visible, infrared, salient)
+    assert detailed_intensity_loss(target, visible, infrared, salient) == 0
+    weights = torch.where(salient & (infrared > visible), 5.0, 1.0)
+    off = detailed_intensity_loss(target - 0.1, visible, infrared, salient)
+    torch.testing.assert_close(off, 0.1 * weights.mean())
 
 
 def test_directional_gradient_of_a_single_pixel():

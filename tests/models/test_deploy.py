@@ -37,7 +37,7 @@ def flops(network, height=480, width=640):
         ("virmfs_b0", {"high_frequency": "sum"}),
         ("virmfs_b0", {"wiring": "symmetric", "high_frequency": "sum"}),
         ("virmfs_b0", {"input_mean": 0.4, "input_scale": 3.0, "levels": 4}),
-        ("virmfs_b0", {"colour": True, "selection": 5, "input_mean": 0.4, "input_scale": 3.0}),
+        ("virmfs_b0", {"colour": True, "selection": 11, "input_mean": 0.4, "input_scale": 3.0}),
         ("virmfs_b1", {"classes": 15}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(v) for v in value.values()),
@@ -50,7 +50,7 @@ def test_virmfs_equals_the_trained_network(name, arguments, batch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}, {"colour": True, "selection": 8}],
+    [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}, {"colour": True, "selection": 12}],
     ids=["preset", "other", "colour"],
 )
 @pytest.mark.parametrize("batch", [1, 2])
@@ -69,9 +69,9 @@ def test_virmfs_lite0_equals_the_trained_network(arguments, batch):
     [
         ("virmfs_b0", {}),
         ("virmfs_b0", {"wiring": "symmetric", "levels": 4, "input_mean": 0.4, "input_scale": 3.0}),
-        ("virmfs_b0", {"colour": True, "selection": 5}),
+        ("virmfs_b0", {"colour": True, "selection": 11}),
         ("virmfs_lite0", {}),
-        ("virmfs_lite0", {"colour": True, "selection": 5}),
+        ("virmfs_lite0", {"colour": True, "selection": 11}),
     ],
     ids=["b0", "symmetric", "b0-colour", "lite0", "lite0-colour"],
 )
@@ -96,7 +96,7 @@ def test_virmfs_in_bands_equals_the_whole(name, arguments, height, width, batch,
 # at most 4e-6, from the rounding of the folded weights.
 @pytest.mark.parametrize(
     ("size", "arguments", "batch"),
-    [("r18", {}, 2), ("r18", {"gate": "first"}, 1), ("r18", {"selection": 4}, 1), ("r50", {}, 1)],
+    [("r18", {}, 2), ("r18", {"gate": "first"}, 1), ("r18", {"selection": 10}, 1), ("r50", {}, 1)],
     ids=["r18", "first", "selection", "r50"],
 )
 def test_mafs_equals_the_trained_network(size, arguments, batch):
@@ -155,7 +155,7 @@ def test_less_arithmetic(name, trained, deployed):
     [
         ("virmfs_b0", {}),
         ("virmfs_b0", {"wiring": "symmetric", "levels": 2}),
-        ("virmfs_b0", {"colour": True, "selection": 5}),
+        ("virmfs_b0", {"colour": True, "selection": 11}),
         ("mafs_r18", {"classes": 5}),
     ],
     ids=["asymmetric", "symmetric-2", "colour", "mafs"],

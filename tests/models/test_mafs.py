@@ -121,7 +121,7 @@ def test_wrong_size_error_says_what_to_pad_to(small):
         ({"backbone": "r20"}, "backbone must be one of r18, r34, r50, r101, r152"),
         ({"gate": "own"}, "gate must be one of paired, first"),
         ({"classes": 0}, "at least 1"),
-        ({"selection": -1}, "selection must be a number of channels"),
+        ({"selection": 9}, "selection must be at least 10 channels"),
         ({"wiring": "symmetric"}, "takes no keyword wiring; it takes classes, backbone"),
     ],
 )

@@ -116,14 +116,14 @@ def test_colour_is_seen_only_where_asked_for():
     visible, infrared = random_pair()
     grey = luminance(visible).expand_as(visible)
     for colour in (False, True):
-        model = randomised("virmfs_b0", colour=colour, selection=4)
+        model = randomised("virmfs_b0", colour=colour, selection=10)
         with torch.no_grad():
             alike = torch.allclose(model(visible, infrared).logits, model(grey, infrared).logits, atol=1e-5)
         assert alike != colour
 
 
 def test_a_selection_sees_the_weighted_sum():
-    model = randomised("virmfs_b0", selection=4)
+    model = randomised("virmfs_b0", selection=10)
     visible, infrared = random_pair()
     seen = []
     model.selection.register_forward_hook(lambda module, args, result: seen.append((*args, result)))
@@ -155,7 +155,7 @@ def test_wrong_shapes_are_named(shape):
         ({"high_frequency": "both"}, "high_frequency must be one of visible"),
         ({"backbone": "b9"}, "backbone must be one of b0"),
         ({"classes": 0}, "at least 1"),
-        ({"selection": -1}, "selection must be a number of channels"),
+        ({"selection": 9}, "selection must be at least 10 channels"),
         ({"depth": 3}, "takes no keyword depth; it takes classes, backbone"),
     ],
 )

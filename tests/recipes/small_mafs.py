@@ -1,4 +1,4 @@
-"""Settings of short runs that the tests of both MAFS recipes share."""
+"""Settings of short runs that the tests of both MAFS recipes and of masked pretraining share."""
 
 
 def small_sections(scenes, *changes):

@@ -92,9 +92,12 @@ def test_fusion_terms(random_batch):
         "gradient": 3 * directional_gradient_loss(fused, light, batch.infrared),
         "intensity": 7 * selected_intensity_loss(fused, light, batch.infrared, salient),
     }
-    for target, loss in (("maximum", intensity_loss), ("detailed", detailed_intensity_loss)):
+    for target, loss in (
+        ("maximum", intensity_loss(fused, light, batch.infrared)),
+        ("detailed", detailed_intensity_loss(fused, light, batch.infrared, salient)),
+    ):
         other = fusion_terms(fused, batch, config.model_copy(update={"target": target}))
-        assert other["intensity"] == 7 * loss(fused, light, batch.infrared)
+        assert other["intensity"] == 7 * loss
         assert other["gradient"] == terms["gradient"]
         assert not torch.isclose(other["intensity"], terms["intensity"])
 

@@ -98,7 +98,7 @@ def test_layers_of_other_classes_start_anew(tmp_path):
         assert torch.equal(value, plain[key] if key in anew else source[key]), key
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 4), (4, 0), (4, 6)])
+@pytest.mark.parametrize(("before", "after"), [(0, 10), (10, 0), (10, 12)])
 def test_a_selection_of_another_width_starts_anew(before, after, tmp_path):
     source = network(name="virmfs_b0", arguments={"selection": before})
     source.save(tmp_path)

@@ -10,7 +10,7 @@ from tectum.errors import ConfigError, MissingExtraError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="virmfs, mafs_pretrain or mafs_joint")],
+    recipe: Annotated[str, typer.Argument(help="virmfs, virmfs_pretrain, mafs_pretrain or mafs_joint")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, dotted: run.epochs=3 data.train.0.root=data/MSRS")
     ] = None,
@@ -24,7 +24,7 @@ def train(
     if resume is not None and overrides:
         raise ConfigError("a resumed run keeps its config: leave the overrides out, or start a new run")
     try:
-        from tectum.recipes import mafs_joint, mafs_pretrain, virmfs
+        from tectum.recipes import mafs_joint, mafs_pretrain, virmfs, virmfs_pretrain
         from tectum.recipes.config import read_config
     except ModuleNotFoundError as error:
         if error.name in ("accelerate", "tensorboard"):
@@ -32,6 +32,7 @@ def train(
         raise
     recipes: dict[str, tuple[Any, Callable[[Any, Path], Path]]] = {
         "virmfs": (virmfs.VirmfsConfig, virmfs.train),
+        "virmfs_pretrain": (virmfs_pretrain.VirmfsPretrainConfig, virmfs_pretrain.train),
         "mafs_pretrain": (mafs_pretrain.MafsPretrainConfig, mafs_pretrain.train),
         "mafs_joint": (mafs_joint.MafsJointConfig, mafs_joint.train),
     }

@@ -79,10 +79,10 @@ class Augmentation:
         if self.turn and _uniform(0, 1) < self.turn:
             quarters = 1 + _integer(3)
             visible, infrared, labels = (torch.rot90(x, quarters, dims=(-2, -1)) for x in (visible, infrared, labels))
-        images = [self._photometric(visible.as_subclass(Tensor)), self._photometric(infrared.as_subclass(Tensor))]
+        visible, infrared = (self._photometric(image.as_subclass(Tensor)) for image in (visible, infrared))
         if self.dropout and _uniform(0, 1) < self.dropout:
-            images[_integer(2)].zero_()
-        return Sample(*images, labels.as_subclass(Tensor))
+            (visible, infrared)[_integer(2)].zero_()
+        return Sample(visible, infrared, labels.as_subclass(Tensor))
 
     def _scale_and_crop(self, *pair: Tensor) -> tuple[Tensor, ...]:
         assert self.crop is not None

@@ -14,8 +14,8 @@ weights of the convolutions before them; each head multiplies its per-stage line
 before upsampling, which bilinear upsampling commutes with. Features stay in channels-last memory from the backbone to
 the predictions: on CPUs that makes depth-wise convolutions several times, and upsampling some 20 times faster.
 What is added: any number of wavelet levels, the choice of the high-frequency source, input centring, colours for the
-backbone, a choice between the sources at full size, and EfficientNet-Lite0 in place of MiT as a small backbone whose
-ImageNet weights are free to use.
+backbone, a choice between the sources at full size, masked pretraining, and EfficientNet-Lite0 in place of MiT as a
+small backbone whose ImageNet weights are free to use.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ from tectum.models.backbones.lite import INPUT_MEAN, INPUT_SCALE, EfficientNetLi
 from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
 from tectum.models.base import FusionSegmenter, Output, luminance
 from tectum.models.layers.haar import haar_dwt, haar_idwt, haar_ll
-from tectum.models.layers.selection import SourceSelection
+from tectum.models.layers.selection import RULE_CHANNELS, SourceSelection
 
 Wiring = Literal["asymmetric", "symmetric"]
 HighFrequency = Literal["visible", "infrared", "mean", "sum", "learned"]
@@ -272,8 +272,10 @@ class ViRMFS(FusionSegmenter):
         _check_choice("high_frequency", high_frequency, get_args(HighFrequency))
         if classes < 1 or levels < 1:
             raise ConfigError(f"classes and levels must be at least 1, but they are {classes} and {levels}")
-        if selection < 0:
-            raise ConfigError(f"selection must be a number of channels, or 0 for none, but it is {selection}")
+        if selection and selection < RULE_CHANNELS:
+            raise ConfigError(
+                f"selection must be at least {RULE_CHANNELS} channels, or 0 for none, but it is {selection}"
+            )
         self.input_mean, self.input_scale, self.colour = input_mean, input_scale, colour
         if imagenet and backbone != "lite0":
             raise ConfigError(
@@ -327,6 +329,37 @@ class ViRMFS(FusionSegmenter):
         features = self.fuse_features(self.encode(visible, infrared))
         fused, weights = self.fuse_image(features, visible, infrared)
         return Output(fused, self.segment(features, infrared), {"weights": weights})
+
+
+class MaskedAutoencoder(nn.Module):
+    """Masked pretraining of ViR-MFS: the network shows both images of a pair with hidden patches.
+
+    Not in the paper; it carries stage I of MAFS over, see `tectum.models.mafs.MaskedAutoencoder`. A head like those of
+    the network reads the fused features and predicts both images, 4x4 pixels at each place of its map at 1/4.
+
+    Args:
+        model: the network to pretrain: its backbone and the fusion of features. Its heads and its selection take no
+            part and are frozen, so that they keep the weights that they have.
+
+    Shape:
+        visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of 32 -> luminance and infrared
+        image, each (B, 1, H, W) in [0, 1].
+    """
+
+    def __init__(self, model: ViRMFS) -> None:
+        super().__init__()
+        self.model = model
+        for part in (model.segmentation_head, model.fusion_head, model.selection):
+            if part is not None:
+                # Several processes give a parameter that is only unused a gradient of zero, which weight decay joins.
+                part.requires_grad_(False)
+        self.head = MLPHead(model.backbone.widths, model.fusion_head.fuse.out_channels, 2 * 4**2)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        self.model.check_inputs(visible, infrared)
+        features = self.model.fuse_features(self.model.encode(visible, infrared))
+        images = torch.sigmoid(F.pixel_shuffle(self.head(features), 4))
+        return images[:, :1], images[:, 1:]
 
 
 def _to_full_size(x: Tensor, reference: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def fusion_terms(fused: Tensor, batch: Sample, config: FusionLossConfig) -> dict
     if config.target == "maximum":
         intensity = intensity_loss(fused, light, infrared)
     elif config.target == "detailed":
-        intensity = detailed_intensity_loss(fused, light, infrared)
+        intensity = detailed_intensity_loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
     else:
         intensity = selected_intensity_loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
     return {

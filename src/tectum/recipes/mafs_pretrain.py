@@ -8,9 +8,11 @@ with the reconstruction r, the luminance or infrared image t, and h = 1 where m 
 things differ from the release unless the config asks for them: each modality has a reconstruction of its own, from
 features of every depth, where the release has one image for both that only shallow layers feed (`decoder: shared`); and
 a sample's gradient term is masked by its own patches alone (`mix_batch: true`).
+
+`pretrain` is all of the recipe but the network, and serves `virmfs_pretrain` too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,50 +43,66 @@ from tectum.recipes.config import (
 from tectum.viz.panel import grid
 
 
-class ReconstructionConfig(Section):
-    """Masks, decoder and loss.
+class MaskingConfig(Section):
+    """Masks and loss.
 
     Attributes:
         patch: side of the hidden patches in pixels.
-        decoder: "separate" or "shared", see `tectum.models.mafs.MaskedAutoencoder`.
-        mix_batch: mask the gradient terms as the release does, see `tectum.losses.reconstruction`.
         intensity, gradient: weights of the two terms.
     """
 
     patch: int = Field(32, ge=1)
-    decoder: Reconstruction = "separate"
-    mix_batch: bool = False
     intensity: float = Field(5.0, ge=0)
     gradient: float = Field(5.0, ge=0)
 
 
-class MafsPretrainConfig(Section):
-    """Config of the `mafs_pretrain` recipe. Labels only serve foreground-centred crops and `data.holdout`."""
+class ReconstructionConfig(MaskingConfig):
+    """Masks, decoder and loss.
 
-    model: ModelConfig = ModelConfig(name="mafs_r152")
+    Attributes:
+        decoder: "separate" or "shared", see `tectum.models.mafs.MaskedAutoencoder`.
+        mix_batch: mask the gradient terms as the release does, see `tectum.losses.reconstruction`.
+    """
+
+    decoder: Reconstruction = "separate"
+    mix_batch: bool = False
+
+
+class PretrainConfig(Section):
+    """What `pretrain` needs. Labels only serve foreground-centred crops and `data.holdout`."""
+
+    model: ModelConfig
     data: DataConfig
-    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    reconstruction: MaskingConfig = MaskingConfig()
     optimiser: OptimiserConfig
     run: RunConfig
 
 
+class MafsPretrainConfig(PretrainConfig):
+    """Config of the `mafs_pretrain` recipe."""
+
+    model: ModelConfig = ModelConfig(name="mafs_r152")
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+
+
 def reconstruction_terms(
-    shown: tuple[Tensor, Tensor], batch: Sample, masked: MaskedPair, config: ReconstructionConfig
+    shown: tuple[Tensor, Tensor], batch: Sample, masked: MaskedPair, config: MaskingConfig
 ) -> dict[str, Tensor]:
     """Weighted loss terms of the two reconstructions (each (B, 1, H, W)), by "modality_term"."""
     targets = (luminance(batch.visible), batch.infrared)
+    mix_batch = isinstance(config, ReconstructionConfig) and config.mix_batch
     terms = {}
     for name, image, target, hidden in zip(("visible", "infrared"), shown, targets, masked[2:], strict=True):
-        losses = reconstruction_losses(image.float(), target, hidden, config.mix_batch)
+        losses = reconstruction_losses(image.float(), target, hidden, mix_batch)
         terms[f"{name}_intensity"] = config.intensity * losses["intensity"]
         terms[f"{name}_gradient"] = config.gradient * losses["gradient"]
     return terms
 
 
 def pretraining_step(
-    autoencoder: MaskedAutoencoder,
+    autoencoder: nn.Module,
     batch: Sample,
-    config: ReconstructionConfig,
+    config: MaskingConfig,
     accelerator: Accelerator,
     precision: Precision = "float32",
 ) -> dict[str, Tensor]:
@@ -101,7 +119,7 @@ def pretraining_step(
 
 @torch.no_grad()
 def validate(
-    autoencoder: nn.Module, pairs: Sequence[PairPaths], config: MafsPretrainConfig, accelerator: Accelerator
+    autoencoder: nn.Module, pairs: Sequence[PairPaths], config: PretrainConfig, accelerator: Accelerator
 ) -> tuple[dict[str, float], Image.Image]:
     """Mean loss terms over `pairs`, and a picture of the first four.
 
@@ -112,7 +130,7 @@ def validate(
     dataset = PairDataset(pairs, len(dataset_info(config.data.classes_of).classes), run.make_augmentation(augmentation))
     sums: dict[str, float] = {}
     rows: list[list[np.ndarray]] = []
-    training = autoencoder.training
+    modes = [(module, module.training) for module in autoencoder.modules()]
     autoencoder.eval()
     for index in range(len(pairs)):
         batch = Sample(*(x[None].to(accelerator.device) for x in dataset[index, derive_seed(index)]))
@@ -131,18 +149,28 @@ def validate(
             ]
             images = (batch.visible, batch.infrared, masked.visible, masked.infrared, *filled)
             rows.append([image[0].permute(1, 2, 0).squeeze(-1).cpu().numpy() for image in images])
-    autoencoder.train(training)
+    for module, training in modes:  # not train(), which would wake what is frozen in eval mode
+        module.training = training
     captions = ("visible", "infrared", "masked visible", "masked infrared", "shown visible", "shown infrared")
     return sums, grid(rows, captions)
 
 
-def train(config: MafsPretrainConfig, directory: Path) -> Path:
-    """Pretrain, or go on where the checkpoint in `directory` stands.
+def pretrain(
+    config: PretrainConfig,
+    directory: Path,
+    recipe: str,
+    kind: type[run.Network],
+    wrap: Callable[[run.Network], nn.Module],
+) -> Path:
+    """Pretrain a network in its masked autoencoder, or go on where the checkpoint in `directory` stands.
 
     Args:
         config: checked configuration.
-        directory: of the run: config, environment, logs, checkpoint, pictures, and the network `last`, from which
-            `mafs_joint` starts (`pretrained:`). Its decoders are not trained.
+        directory: of the run: config, environment, logs, checkpoint, pictures, and the network `last`.
+        recipe: its name, for messages.
+        kind: of the networks that it trains.
+        wrap: makes the autoencoder, which maps masked pairs as `tectum.models.mafs.MaskedAutoencoder` does and keeps
+            the network as its `model`.
 
     Returns:
         The directory of the last model.
@@ -151,12 +179,12 @@ def train(config: MafsPretrainConfig, directory: Path) -> Path:
         ConfigError, InputError: for data or settings that do not fit.
     """
     if config.data.augmentation.crop is None:
-        raise ConfigError("mafs_pretrain needs crops of one size: set data.augmentation.crop to a multiple of 32")
+        raise ConfigError(f"{recipe} needs crops of one size: set data.augmentation.crop to a multiple of 32")
     accelerator = run.make_accelerator(config.run)
     table, validation = run.training_tables(config.data, config.run)
     info = dataset_info(config.data.classes_of)
-    model = run.create_network(config.model, MAFS, "mafs_pretrain", info, config.run.seed)
-    autoencoder = run.place(MaskedAutoencoder(model, config.reconstruction.decoder), accelerator)
+    model = run.create_network(config.model, kind, recipe, info, config.run.seed)
+    autoencoder = run.place(wrap(model), accelerator)
     optimiser = run.make_optimiser(config.optimiser, autoencoder.parameters())
     average = run.make_average(autoencoder, config.run.ema)
     evaluated = autoencoder if average is None else average.module
@@ -175,6 +203,11 @@ def train(config: MafsPretrainConfig, directory: Path) -> Path:
                 session.log_validation(step, epoch, scores)
                 session.log_picture(step, "reconstruction", picture)
             session.checkpoint_if_due(step)
-        assert isinstance(evaluated, MaskedAutoencoder)
-        session.finish(evaluated.model)
+        session.finish(evaluated.get_submodule("model"))
     return directory / "last"
+
+
+def train(config: MafsPretrainConfig, directory: Path) -> Path:
+    """`pretrain` a MAFS, from which `mafs_joint` starts (`pretrained:`). Its decoders are not trained."""
+    decoder = config.reconstruction.decoder
+    return pretrain(config, directory, "mafs_pretrain", MAFS, lambda model: MaskedAutoencoder(model, decoder))

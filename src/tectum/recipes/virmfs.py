@@ -28,6 +28,7 @@ from tectum.losses.fusion import (
     directional_gradient_loss,
     gradient_loss,
     intensity_loss,
+    saliency_mask,
 )
 from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
 from tectum.models.base import luminance
@@ -140,10 +141,14 @@ def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, T
     """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""
     light = luminance(batch.visible)
     gradient = gradient_loss if config.direction == "joint" else directional_gradient_loss
-    intensity = intensity_loss if config.target == "maximum" else detailed_intensity_loss
+    if config.target == "maximum":
+        intensity = intensity_loss(fused, light, batch.infrared)
+    else:
+        salient = saliency_mask(batch.infrared, batch.labels)
+        intensity = detailed_intensity_loss(fused, light, batch.infrared, salient)
     return {
         "gradient": config.gradient * gradient(fused, light, batch.infrared),
-        "intensity": config.intensity * intensity(fused, light, batch.infrared),
+        "intensity": config.intensity * intensity,
     }
 
 
