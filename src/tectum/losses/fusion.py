@@ -9,6 +9,7 @@ from tectum.data.pair import IGNORE
 from tectum.metrics.functional.gradients import sobel
 from tectum.models.layers.selection import (
     BRIGHTNESS_WINDOW,
+    DETAIL_LIMIT,
     DETAIL_WEIGHT,
     DETAIL_WINDOW,
     INFRARED_NOISE,
@@ -17,7 +18,7 @@ from tectum.models.layers.selection import (
     VISIBLE_NOISE,
 )
 
-SALIENT_WEIGHT = 5.0
+SALIENT_WEIGHT = 4.0
 """Of salient pixels in `detailed_intensity_loss`: they are few, and the rest is what the network starts with."""
 
 LIFT_WINDOW = 15
@@ -88,12 +89,12 @@ def detailed_target(luminance: Tensor, infrared: Tensor, salient: Tensor) -> Ten
     With box means over 13 x 13 pixels of the lengths of Sobel gradients, and over 9 x 9 pixels of the brightness, the
     source of a pixel is infrared where that is salient and brighter, elsewhere
 
-        v where 1.7 mean |∇v| + mean v >= 1.7 mean |∇i| + mean i, otherwise i.
+        v where 2.6 mean (|∇v| - |∇i|) + mean (v - i) >= 0, otherwise i.
 
-    Responses of 0.01 (visible) and 0.03 (infrared) count as noise and are taken off. Added is 0.35 of what of the
-    darker source, smoothed, is above 0.08: so each source leaves a trace where both are bright. The maximum, the target
-    of ViR-MFS, buries the texture of one source under smooth brightness of the other; the source with more detail alone
-    loses people who are warm before a textured background.
+    The first term is kept within ±0.15; responses of 0.015 (visible) and 0.035 (infrared) are noise and are taken off.
+    Added is 0.28 of what of the darker source, smoothed, is above 0.08: so each source leaves a trace where both are
+    bright. The maximum, the target of ViR-MFS, buries the texture of one source under smooth brightness of the other;
+    the source with more detail alone loses people who are warm before a textured background.
 
     Not in either paper.
 
@@ -108,13 +109,14 @@ def detailed_target(luminance: Tensor, infrared: Tensor, salient: Tensor) -> Ten
         _gradient_length(luminance, VISIBLE_NOISE) - _gradient_length(infrared, INFRARED_NOISE), DETAIL_WINDOW
     )
     brightness = _box_mean(luminance - infrared, BRIGHTNESS_WINDOW)
-    from_visible = (DETAIL_WEIGHT * detail + brightness >= 0) & ~(salient & (infrared > luminance))
+    detail = (DETAIL_WEIGHT * detail).clamp(-DETAIL_LIMIT, DETAIL_LIMIT)
+    from_visible = (detail + brightness >= 0) & ~(salient & (infrared > luminance))
     common = _box_mean(_box_mean(torch.minimum(luminance, infrared), LIFT_WINDOW), LIFT_WINDOW)
     return torch.where(from_visible, luminance, infrared) + LIFT * F.relu(common - LIFT_THRESHOLD)
 
 
 def detailed_intensity_loss(fused: Tensor, luminance: Tensor, infrared: Tensor, salient: Tensor) -> Tensor:
-    """Mean w |f - t|, t = `detailed_target`, w = 5 where infrared is salient and brighter, else 1.
+    """Mean w |f - t|, t = `detailed_target`, w = 4 where infrared is salient and brighter, else 1.
 
     Args:
         fused, luminance, infrared: (B, 1, H, W), about [0, 1].

@@ -4,7 +4,7 @@ import torch
 from tectum.data.synthetic import render_scene
 from tectum.losses.fusion import detailed_target
 from tectum.models.base import luminance
-from tectum.models.layers.selection import LIFT, LIFT_THRESHOLD, REACH, RULE_CHANNELS, SourceSelection
+from tectum.models.layers.selection import DETAIL_LIMIT, LIFT, LIFT_THRESHOLD, REACH, RULE_CHANNELS, SourceSelection
 
 
 def planes(height=32, width=48):
@@ -51,11 +51,19 @@ def test_a_new_one_and_the_target_of_training_agree(condition):
     assert distances[0] < 0.2 * min(distances[1:])
 
 
-@pytest.mark.parametrize(("bias", "source"), [(5.0, 1), (-5.0, 2)])
+@pytest.mark.parametrize(("bias", "source"), [(2.0, 1), (-2.0, 2)])
 def test_a_preference_takes_one_source(bias, source):
     selection = without_lift()
-    torch.nn.init.constant_(selection.preference.bias, bias)
+    selection.preference.bias[1] = bias
     torch.testing.assert_close(selection(*planes()), planes()[source])
+
+
+def test_detail_makes_up_for_no_more_than_its_limit():
+    selection = without_lift()
+    selection.preference.bias[0] = 100
+    for more, source in ((DETAIL_LIMIT - 0.02, 0.5), (DETAIL_LIMIT + 0.02, 0.5 + DETAIL_LIMIT + 0.02)):
+        fused = selection(*flat(0.0, 0.5, 0.5 + more))
+        torch.testing.assert_close(fused, torch.full_like(fused, source), atol=1e-3, rtol=0)
 
 
 def test_the_lift_is_a_share_of_what_both_sources_have_above_a_threshold():
@@ -69,7 +77,7 @@ def test_what_the_rule_does_not_need_can_be_learned_from_the_first_fused_image()
     selection = SourceSelection(RULE_CHANNELS + 2)
     fused, luminance, infrared = planes()
     selection(fused, luminance, infrared).sum().backward()
-    assert selection.preference.weight.grad[0, RULE_CHANNELS:].abs().min() > 0
+    assert selection.preference.weight.grad[1, RULE_CHANNELS:].abs().min() > 0
 
 
 def test_reach_and_borders():

@@ -12,10 +12,13 @@ DETAIL_WINDOW = 13
 BRIGHTNESS_WINDOW = 9
 """Side of the boxes over which the sources' brightness is compared at first."""
 
-DETAIL_WEIGHT = 1.7
+DETAIL_WEIGHT = 2.6
 """Brightness, of a range of 1, that a mean Sobel gradient of 1 makes up for at first."""
 
-VISIBLE_NOISE, INFRARED_NOISE = 0.01, 0.03
+DETAIL_LIMIT = 0.15
+"""Brightness that detail makes up for at most: without a limit, what is next to something bright gets a dark rim."""
+
+VISIBLE_NOISE, INFRARED_NOISE = 0.015, 0.035
 """Sobel responses, for images in [0, 1], below which there is no detail at first; thermal sensors are noisier."""
 
 REACH = 1 + DETAIL_WINDOW // 2
@@ -27,7 +30,7 @@ SHARPNESS = 400.0
 TRAINING_SHARPNESS = 40.0
 """The same in training mode: a choice that is as sharp as it should be has no gradient to be changed by."""
 
-LIFT = 0.35
+LIFT = 0.28
 """Share of the common brightness above `LIFT_THRESHOLD` that the lift begins with."""
 
 LIFT_THRESHOLD = 0.08
@@ -48,12 +51,12 @@ class SourceSelection(nn.Module):
     source at each pixel. It sees both, so local detail, and a first fused image, so what the large network knows of the
     scene. It starts as a rule, by which detail counts beside brightness (`tectum.losses.fusion.detailed_target`):
 
-        preference = 1.7 mean of (|∇v| - |∇i|) over 13 x 13 pixels + mean of (v - i) over 9 x 9,
+        preference = 2.6 mean of (|∇v| - |∇i|) over 13 x 13 pixels + mean of (v - i) over 9 x 9,
 
-    with |∇| = π/4 (|Sobel_x| + |Sobel_y|), the length of the gradient in the mean over all directions, each response
-    less what is noise. Images are continued beyond their borders by the border's pixels. The lift,
-    α ReLU(min(v, i) - β) with a smoothed minimum, leaves a trace of the other source where both are bright; α and β are
-    learned.
+    the first term within ±0.15, and |∇| = π/4 (|Sobel_x| + |Sobel_y|), the length of the gradient in the mean over all
+    directions, each response less what is noise. Images are continued beyond their borders by the border's pixels. The
+    lift, α ReLU(min(v, i) - β) with a smoothed minimum, leaves a trace of the other source where both are bright; α and
+    β are learned.
 
     Not in either paper.
 
@@ -72,7 +75,7 @@ class SourceSelection(nn.Module):
             nn.Conv2d(channels, channels, (1, DETAIL_WINDOW), groups=channels, bias=False),
             nn.Conv2d(channels, channels, (DETAIL_WINDOW, 1), groups=channels, bias=False),
         )
-        self.preference = nn.Conv2d(channels, 1, 1)
+        self.preference = nn.Conv2d(channels, 2, 1)  # by detail, and by brightness and whatever is learned
         self.lift = nn.Parameter(torch.tensor([LIFT, LIFT_THRESHOLD]))  # α and β
         self._start_as_rule()
 
@@ -86,24 +89,24 @@ class SourceSelection(nn.Module):
         )
         length = DETAIL_WEIGHT * math.pi / 4
         nothing = torch.zeros(3, 3)
-        # Of each channel: kernels for luminance and infrared, bias, window, weight. |x| is ReLU(x) + ReLU(-x).
+        # Of each channel: kernels for luminance and infrared, bias, window, weights. |x| is ReLU(x) + ReLU(-x).
         rule = []
         for sign in (1, -1):
             for response in (sign * sobel, sign * sobel.T):
-                rule.append((response, nothing, -VISIBLE_NOISE, detail, length))
-                rule.append((nothing, response, -INFRARED_NOISE, detail, -length))
-            rule.append((sign * centre, -sign * centre, 0.0, brightness, sign))
+                rule.append((response, nothing, -VISIBLE_NOISE, detail, (length, 0)))
+                rule.append((nothing, response, -INFRARED_NOISE, detail, (-length, 0)))
+            rule.append((sign * centre, -sign * centre, 0.0, brightness, (0, sign)))
         rows, columns = (convolution.get_parameter("weight") for convolution in self.gather)
-        for weights in (rows, columns):
-            weights.fill_(1 / DETAIL_WINDOW)
-        for weights in self.preference.parameters():
-            weights.zero_()
-        for channel, (visible, infrared, bias, window, weight) in enumerate(rule):
+        for gathering in (rows, columns):
+            gathering.fill_(1 / DETAIL_WINDOW)
+        for parameter in self.preference.parameters():
+            parameter.zero_()
+        for channel, (visible, infrared, bias, window, weights) in enumerate(rule):
             self.detail.weight[channel] = torch.stack((nothing, visible, infrared))
             self.detail.get_parameter("bias")[channel] = bias
             rows[channel] = window
             columns[channel] = window[:, None]
-            self.preference.weight[0, channel] = weight
+            self.preference.weight[:, channel, 0, 0] = torch.tensor(weights)
 
     def forward(self, fused: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
         planes = torch.cat((fused, luminance, infrared), dim=1)
@@ -113,7 +116,8 @@ class SourceSelection(nn.Module):
 
     def select(self, planes: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
         """The same without the lift, from all three planes joined, with `REACH` more pixels on every side."""
-        preference = self.preference(self.gather(F.relu(self.detail(planes), inplace=True)))
+        preferences = self.preference(self.gather(F.relu(self.detail(planes), inplace=True)))
+        preference = preferences[:, :1].clamp(-DETAIL_LIMIT, DETAIL_LIMIT) + preferences[:, 1:]
         sharpness = TRAINING_SHARPNESS if self.training else SHARPNESS
         return infrared + torch.sigmoid(sharpness * preference) * (luminance - infrared)
 
