@@ -28,7 +28,7 @@ from tectum.errors import ConfigError, InputError
 from tectum.models.backbones.resnet import RESNET_WIDTHS, STEM_WIDTHS, ResNetStages
 from tectum.models.base import FusionSegmenter, Output, luminance
 from tectum.models.layers.invertible import InvertibleBlock
-from tectum.models.layers.selection import RULE_CHANNELS, SourceSelection
+from tectum.models.layers.selection import SourceSelection
 
 Gate = Literal["paired", "first"]
 Reconstruction = Literal["separate", "shared"]
@@ -561,10 +561,6 @@ class MAFS(FusionSegmenter):
             raise ConfigError(f"gate must be one of {', '.join(get_args(Gate))}, but it is {gate!r}")
         if classes < 1:
             raise ConfigError(f"classes must be at least 1, but it is {classes}")
-        if selection and selection < RULE_CHANNELS:
-            raise ConfigError(
-                f"selection must be at least {RULE_CHANNELS} channels, or 0 for none, but it is {selection}"
-            )
         self.visible_encoder = ResNetStages(backbone, in_channels=3, imagenet=imagenet)
         self.infrared_encoder = ResNetStages(backbone, in_channels=1, imagenet=imagenet)
         widths = self.visible_encoder.widths

@@ -30,7 +30,7 @@ from tectum.models.backbones.lite import INPUT_MEAN, INPUT_SCALE, EfficientNetLi
 from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
 from tectum.models.base import FusionSegmenter, Output, luminance
 from tectum.models.layers.haar import haar_dwt, haar_idwt, haar_ll
-from tectum.models.layers.selection import RULE_CHANNELS, SourceSelection
+from tectum.models.layers.selection import SourceSelection
 
 Wiring = Literal["asymmetric", "symmetric"]
 HighFrequency = Literal["visible", "infrared", "mean", "sum", "learned"]
@@ -272,10 +272,6 @@ class ViRMFS(FusionSegmenter):
         _check_choice("high_frequency", high_frequency, get_args(HighFrequency))
         if classes < 1 or levels < 1:
             raise ConfigError(f"classes and levels must be at least 1, but they are {classes} and {levels}")
-        if selection and selection < RULE_CHANNELS:
-            raise ConfigError(
-                f"selection must be at least {RULE_CHANNELS} channels, or 0 for none, but it is {selection}"
-            )
         self.input_mean, self.input_scale, self.colour = input_mean, input_scale, colour
         if imagenet and backbone != "lite0":
             raise ConfigError(

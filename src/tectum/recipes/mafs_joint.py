@@ -153,10 +153,9 @@ def fusion_terms(fused: Tensor, batch: Sample, config: FusionLossConfig) -> dict
     light, infrared = luminance(batch.visible), batch.infrared
     if config.target == "maximum":
         intensity = intensity_loss(fused, light, infrared)
-    elif config.target == "detailed":
-        intensity = detailed_intensity_loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
     else:
-        intensity = selected_intensity_loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
+        loss = detailed_intensity_loss if config.target == "detailed" else selected_intensity_loss
+        intensity = loss(fused, light, infrared, saliency_mask(infrared, batch.labels))
     return {
         "gradient": config.gradient * directional_gradient_loss(fused, light, infrared),
         "intensity": config.intensity * intensity,

@@ -11,8 +11,8 @@ def planes(height=32, width=48):
     return torch.rand(3, 2, 1, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def without_lift(channels=RULE_CHANNELS + 2):
-    selection = SourceSelection(channels).requires_grad_(False).eval()
+def without_lift():
+    selection = SourceSelection(RULE_CHANNELS + 2).requires_grad_(False).eval()
     selection.lift[0] = 0
     return selection
 

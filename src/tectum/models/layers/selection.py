@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tectum.errors import ConfigError
+
 DETAIL_WINDOW = 13
 """Side of the boxes over which the sources' gradients are compared at first."""
 
@@ -64,11 +66,18 @@ class SourceSelection(nn.Module):
         channels: of the small network, at least `RULE_CHANNELS`. The rest starts from random weights that the
             preference does not count at first.
 
+    Raises:
+        ConfigError: for fewer channels.
+
     Shape:
         fused, luminance, infrared (B, 1, H, W), H and W multiples of 16 -> (B, 1, H, W).
     """
 
     def __init__(self, channels: int) -> None:
+        if channels < RULE_CHANNELS:
+            raise ConfigError(
+                f"selection must be at least {RULE_CHANNELS} channels, or 0 for none, but it is {channels}"
+            )
         super().__init__()
         self.detail = nn.Conv2d(3, channels, 3)
         self.gather = nn.Sequential(
