@@ -168,14 +168,14 @@ def test_imagenet_without_a_connection_says_what_to_do(monkeypatch):
         tectum.create_model("mafs_r18", imagenet=True)
 
 
-def test_encoder_parameters_are_those_that_reconstruction_reaches():
+def test_pretraining_parameters_are_those_that_reconstruction_reaches():
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")
     autoencoder = MaskedAutoencoder(model)
     visible, infrared = autoencoder(*random_pair(batch=2))
     (visible.square().mean() + infrared.mean()).backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert reached == model.encoder_parameters().keys()
+    assert reached == model.role("pretraining").keys()
     assert all(p.grad.abs().sum() > 0 for p in (autoencoder.projection.weight, *autoencoder.prediction.parameters()))
     assert any("pixel_decoder" in name for name in reached)
     assert not any("transformer" in name or "fusion_decoder" in name for name in reached)
@@ -228,7 +228,7 @@ def test_initialise_copies_what_encodes_and_nothing_else(small):
     source, after = pretrained.state_dict(), model.state_dict()
     decoders = ("fusion_decoder.", "segmentation_decoder.")
     encoding = {k for k in after if not k.startswith(decoders) or k.startswith("segmentation_decoder.pixel_decoder.")}
-    assert model.encoder_parameters().keys() == encoding & dict(model.named_parameters()).keys()
+    assert model.role("pretraining").keys() == encoding & dict(model.named_parameters()).keys()
     assert "visible_encoder.stages.3.1.bn2.running_mean" in encoding
     for key, value in after.items():
         assert torch.equal(value, source[key] if key in encoding else before[key]), key

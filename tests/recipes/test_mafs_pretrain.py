@@ -59,7 +59,7 @@ def test_every_encoder_parameter_gets_a_gradient_from_separate_reconstructions(r
     assert terms.keys() == TERMS
     own = {name: p for name, p in autoencoder.named_parameters() if not name.startswith("model.")}
     assert own
-    for name, p in (autoencoder.model.encoder_parameters() | own).items():
+    for name, p in (autoencoder.model.role("pretraining") | own).items():
         assert p.grad is not None, name
         assert p.grad.abs().sum() > 0, name
 
@@ -158,7 +158,7 @@ def test_pretrained_network_starts_one_with_other_classes(finished):
     model.initialise(pretrained)
     assert model.classes == 5
     source = pretrained.state_dict()
-    names = model.encoder_parameters()
+    names = model.role("pretraining")
     assert any("stages.3" in name for name in names)
     for name, p in names.items():
         assert torch.equal(p, source[name]), name

@@ -5,13 +5,15 @@ for shipped weights, a card `README.md`. Nothing in it is executed on loading.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tectum.arrays import luma
 from tectum.errors import InputError
 from tectum.files import write_bytes, write_text
 
@@ -38,12 +40,28 @@ class Output(NamedTuple):
 
 def luminance(visible: Tensor) -> Tensor:
     """BT.601 luma of an RGB image: (B, 3, H, W) in [0, 1] -> (B, 1, H, W) in [0, 1]."""
-    red, green, blue = visible.split(1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma(*visible.split(1, dim=1))
+
+
+Role = Literal["backbone", "fusion", "segmentation", "pretraining"]
+"""What parameters of a network are for; "pretraining" is all that masked pretraining trains."""
 
 
 class FusionSegmenter(nn.Module):
-    """Base of the networks that fuse and segment in one pass.
+    """Base of the networks that fuse and segment in one pass, and what each of them declares to the other rooms.
+
+    Class attributes, declared by each family:
+        family: first part of the architectures' names, "virmfs" for example. A recipe trains one family.
+        roles: submodules by role, as dotted paths; one that is None in a network takes no part.
+        exact_modules: submodules whose tensors stay float32 in a float16 file.
+        unquantised_modules: submodules, by the names that they have in the folded form too, that stay in floating
+            point in an INT8 file.
+        restart_keywords: constructor keywords with which weights of another value can be started from; the layers that
+            depend on them start anew.
+        runs_in_bands: whether the folded form has `Deployed.bands`.
+        bytes_per_pixel: memory of a run per input pixel, by engine ("torch", "openvino", and "bands" for a run in bands
+            in torch), as benchmarks/memory.py measures it for the presets that need most, rounded up. What is absent is
+            not known.
 
     Attributes:
         architecture: name under which `create_model` builds it, "virmfs_b0" for example.
@@ -53,6 +71,13 @@ class FusionSegmenter(nn.Module):
         metadata: what the weights mean: "name", "class_names", "palette" (RGB 0..255 per class), and free entries.
     """
 
+    family: ClassVar[str]
+    roles: ClassVar[Mapping[Role, tuple[str, ...]]]
+    exact_modules: ClassVar[tuple[str, ...]] = ()
+    unquantised_modules: ClassVar[tuple[str, ...]] = ()
+    restart_keywords: ClassVar[tuple[str, ...]] = ("classes",)
+    runs_in_bands: ClassVar[bool] = False
+    bytes_per_pixel: ClassVar[Mapping[str, int]] = {}
     stride = 32
 
     def __init__(self, architecture: str, arguments: dict[str, Any]) -> None:
@@ -77,6 +102,41 @@ class FusionSegmenter(nn.Module):
                 f"height and width must be multiples of {self.stride}, but they are {(height, width)}: "
                 f"pad to {padded} and crop the result, or use tectum.Predictor, which does both"
             )
+
+    def role(self, role: Role) -> dict[str, nn.Parameter]:
+        """The parameters of a role by their names, in the order of `named_parameters`.
+
+        Raises:
+            ValueError: the role, or one of its submodules, has no parameters: a module was renamed, or is not declared.
+        """
+        modules = self.role_modules(role)
+        for path, module in modules.items():
+            if next(module.parameters(), None) is None:
+                raise ValueError(f"'{path}', of the role {role} of {self.architecture}, has no parameters")
+        starts = tuple(f"{path}." for path in modules)
+        return {name: parameter for name, parameter in self.named_parameters() if name.startswith(starts)}
+
+    def role_modules(self, role: Role) -> dict[str, nn.Module]:
+        """The submodules of a role by their paths, but for those that are None.
+
+        Raises:
+            ValueError: the role has none, or a path that the family declares does not exist.
+        """
+        found = {}
+        for path in self.roles[role]:
+            parent, _, name = path.rpartition(".")
+            owner = self.get_submodule(parent)
+            if name not in owner._modules:
+                raise ValueError(f"{self.architecture} has no '{path}', which it declares for the role {role}")
+            if owner._modules[name] is not None:
+                found[path] = self.get_submodule(path)
+        if not found:
+            raise ValueError(f"the role {role} of {self.architecture} is empty")
+        return found
+
+    def departures(self) -> list[str]:
+        """What of this network is not in the published one, a phrase each; empty for the published form."""
+        raise NotImplementedError
 
     def deploy(self) -> "Deployed":
         """This network folded for inference: a new module, on the same device, which computes the same with less work.

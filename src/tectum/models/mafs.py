@@ -18,7 +18,8 @@ ResNets, inference without the auxiliary heads, and the gate of the feature exch
 the default); the gate that the release computes, which its weights need, is `gate="first"`.
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from tectum.errors import ConfigError, InputError
 from tectum.models.backbones.resnet import RESNET_WIDTHS, STEM_WIDTHS, ResNetStages
-from tectum.models.base import FusionSegmenter, Output, luminance
+from tectum.models.base import FusionSegmenter, Output, Role, luminance
 from tectum.models.layers.invertible import InvertibleBlock
 from tectum.models.layers.selection import SourceSelection
 
@@ -521,6 +522,11 @@ class FusedFeatures(NamedTuple):
     stages: list[Tensor]
 
 
+_FUSED_FEATURES = (
+    "adaptive_full", "adaptive_half", "attentions", "heterogeneous_half", "heterogeneous_full", "refinement",
+)  # fmt: skip
+
+
 class MAFS(FusionSegmenter):
     """MAFS network.
 
@@ -542,6 +548,21 @@ class MAFS(FusionSegmenter):
 
     In training mode a batch needs at least two pairs, since batch norms see globally pooled features.
     """
+
+    family = "mafs"
+    roles: ClassVar[Mapping[Role, tuple[str, ...]]] = {
+        "backbone": ("visible_encoder", "infrared_encoder", "exchanges"),
+        "fusion": (*_FUSED_FEATURES, "fusion_decoder", "selection"),
+        "segmentation": ("segmentation_decoder",),
+        # The pixel decoder, although in the segmentation decoder, encodes.
+        "pretraining": (
+            "visible_encoder", "infrared_encoder", "exchanges", *_FUSED_FEATURES, "segmentation_decoder.pixel_decoder",
+        ),
+    }  # fmt: skip
+    exact_modules = ("selection",)
+    # The invertible blocks amplify rounding: in 8 bits they are the largest part of the fused image's error by far.
+    unquantised_modules = ("fusion_decoder", "selection")
+    restart_keywords = ("classes", "selection")
 
     def __init__(
         self,
@@ -575,6 +596,15 @@ class MAFS(FusionSegmenter):
         self.fusion_decoder = InvertibleFusionDecoder()
         self.segmentation_decoder = SegmentationDecoder(classes)
         self.selection = SourceSelection(selection) if selection else None
+
+    def departures(self) -> list[str]:
+        arguments = self.arguments
+        found = {
+            "encoders smaller than ResNet-152": arguments["backbone"] != "r152",
+            "the gate of the exchange as it was meant": arguments["gate"] != "first",
+            "a choice between the sources pixel by pixel": bool(arguments["selection"]),
+        }
+        return [phrase for phrase, present in found.items() if present]
 
     def check_inputs(self, visible: Tensor, infrared: Tensor) -> None:
         """Raise InputError as every network does, and in training mode for a batch of one."""
@@ -626,13 +656,6 @@ class MAFS(FusionSegmenter):
         logits, aux = self.segment(features, detail, self.training if auxiliary is None else auxiliary)
         return Output(self.select(fused, visible, infrared), logits, aux)
 
-    def encoder_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters by name that encode, which masked pretraining trains: all but the decoders'.
-
-        The pixel decoder, although in the segmentation decoder, counts as encoding.
-        """
-        return {name: p for name, p in self.named_parameters() if _encodes(name)}
-
     def initialise(self, pretrained: "MAFS") -> None:
         """Copy what encodes (parameters and statistics) from a pretrained network, whatever its classes.
 
@@ -644,13 +667,9 @@ class MAFS(FusionSegmenter):
                 f"the pretrained network is {pretrained.architecture}, but {self.architecture} is to be trained: "
                 "pretrain one of the same size"
             )
-        state = {key: value for key, value in pretrained.state_dict().items() if _encodes(key)}
-        self.load_state_dict(self.state_dict() | state)
-
-
-def _encodes(name: str) -> bool:
-    decoders = ("fusion_decoder.", "selection.", "segmentation_decoder.")
-    return name.startswith("segmentation_decoder.pixel_decoder.") or not name.startswith(decoders)
+        trained = pretrained.role_modules("pretraining")
+        for path, module in self.role_modules("pretraining").items():
+            module.load_state_dict(trained[path].state_dict())
 
 
 class MaskedAutoencoder(nn.Module):

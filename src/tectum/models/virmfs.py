@@ -18,8 +18,8 @@ backbone, a choice between the sources at full size, masked pretraining, and Eff
 small backbone whose ImageNet weights are free to use.
 """
 
-from collections.abc import Iterable
-from typing import Any, Literal, cast, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tectum.errors import ConfigError
 from tectum.models.backbones.lite import INPUT_MEAN, INPUT_SCALE, EfficientNetLite0
 from tectum.models.backbones.mit import MIT_SIZES, MixVisionTransformer
-from tectum.models.base import FusionSegmenter, Output, luminance
+from tectum.models.base import FusionSegmenter, Output, Role, luminance
 from tectum.models.layers.haar import haar_dwt, haar_idwt, haar_ll
 from tectum.models.layers.selection import SourceSelection
 
@@ -238,6 +238,19 @@ class ViRMFS(FusionSegmenter):
         selection what is made of that.
     """
 
+    family = "virmfs"
+    roles: ClassVar[Mapping[Role, tuple[str, ...]]] = {
+        "backbone": ("backbone",),
+        "fusion": ("fusions", "deepest_fusion", "fusion_head", "selection"),
+        "segmentation": ("segmentation_head",),
+        "pretraining": ("backbone", "fusions", "deepest_fusion"),
+    }
+    exact_modules = ("selection",)  # whose choice is steep
+    unquantised_modules = ("selection",)
+    restart_keywords = ("classes", "selection")
+    runs_in_bands = True
+    bytes_per_pixel: ClassVar[Mapping[str, int]] = {"torch": 750, "bands": 250, "openvino": 700}
+
     def __init__(
         self,
         architecture: str = "virmfs_b0",
@@ -294,6 +307,17 @@ class ViRMFS(FusionSegmenter):
         self.segmentation_head = MLPHead(widths, hidden, classes)
         self.fusion_head = MLPHead(widths, hidden, 2)
         self.selection = SourceSelection(selection) if selection else None
+
+    def departures(self) -> list[str]:
+        arguments = self.arguments
+        found = {
+            "an EfficientNet-Lite0 backbone instead of MiT": arguments["backbone"] == "lite0",
+            "more than one wavelet level": arguments["levels"] != 1,
+            "high frequencies that are not the visible feature's": arguments["high_frequency"] != "visible",
+            "colour for the backbone": arguments["colour"],
+            "a choice between the sources pixel by pixel": bool(arguments["selection"]),
+        }
+        return [phrase for phrase, present in found.items() if present]
 
     def encode(self, visible: Tensor, infrared: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Backbone features of (visible, infrared) at 1/4, 1/8, 1/16 and 1/32."""
