@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tectum.errors import TectumError
-    from tectum.models import create_model, list_models, list_weights, load
+    from tectum.models import create_model, list_models, load
     from tectum.models.base import Output
     from tectum.predict.predictor import Predictor, Result
+    from tectum.weights import list_weights
 
 __version__ = "0.1.0"
 
@@ -24,7 +25,7 @@ _HOME = {
     "TectumError": "tectum.errors",
     "create_model": "tectum.models",
     "list_models": "tectum.models",
-    "list_weights": "tectum.models",
+    "list_weights": "tectum.weights",
     "load": "tectum.models",
 }
 

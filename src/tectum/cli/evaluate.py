@@ -209,7 +209,7 @@ def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[Pa
 def _weights_file(model: str) -> Path:
     from tectum.export import FORMATS
     from tectum.models import list_weights, weights_folder
-    from tectum.models.base import WEIGHTS_FILE
+    from tectum.weights import WEIGHTS_FILE
 
     path = weights_folder(model) if model in list_weights() else Path(model)
     if path.suffix.lower() == FORMATS["openvino"]:

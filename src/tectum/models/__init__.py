@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from tectum.errors import ConfigError, WeightsError
-from tectum.models.base import CONFIG_FILE, WEIGHTS_FILE, FusionSegmenter, Output
+from tectum.models.base import FusionSegmenter, Output
 from tectum.models.mafs import MAFS
 from tectum.models.mafs import PRESETS as MAFS_PRESETS
 from tectum.models.original import fill, load_original, read_tensors
 from tectum.models.virmfs import PRESETS as VIRMFS_PRESETS
 from tectum.models.virmfs import ViRMFS
+from tectum.weights import CONFIG_FILE, WEIGHTS_FILE, list_weights, no_weights, resolve
+from tectum.weights import shipped_folder as weights_folder
 
 __all__ = ["FusionSegmenter", "Output", "create_model", "list_models", "list_weights", "load", "weights_folder"]
 
@@ -20,22 +22,10 @@ _ARCHITECTURES: dict[str, tuple[Callable[..., FusionSegmenter], dict[str, Any]]]
     **{name: (MAFS, preset) for name, preset in MAFS_PRESETS.items()},
 }
 
-_SHIPPED = Path(__file__).parent / "weights"
-
 
 def list_models() -> list[str]:
     """Names of the architectures that `create_model` builds."""
     return list(_ARCHITECTURES)
-
-
-def list_weights() -> list[str]:
-    """Names of the weights that come with tectum, for `load`."""
-    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG_FILE}"))
-
-
-def weights_folder(name: str) -> Path:
-    """Folder of the shipped weights `name`: `model.safetensors`, `config.json` and the card `README.md`."""
-    return _SHIPPED / name
 
 
 def create_model(name: str, **arguments: Any) -> FusionSegmenter:
@@ -71,21 +61,15 @@ def load(source: str | Path, *, wiring: str | None = None) -> FusionSegmenter:
         ConfigError: for a name that is neither, or a missing wiring.
         WeightsError: for files that are damaged or do not fit.
     """
-    path = weights_folder(source) if isinstance(source, str) and source in list_weights() else Path(source)
-    if path.is_dir():
-        model = _load_directory(path)
-    elif path.suffix in (".pth", ".pt"):
-        model = load_original(path, wiring)
-    elif str(source) in _ARCHITECTURES:
+    if str(source) in _ARCHITECTURES and not Path(source).exists():
         raise ConfigError(
             f"'{source}' is an architecture without weights: use tectum.create_model('{source}') for random ones, "
             f"or load one of {', '.join(list_weights())}"
         )
-    else:
-        raise ConfigError(
-            f"there are no weights '{source}'; choose one of {', '.join(list_weights())}, "
-            "a directory written by model.save(), or an authors' .pth file"
-        )
+    found = resolve(source)
+    if found.kind == "exported":
+        raise no_weights(source)
+    model = load_original(found.path, wiring) if found.kind == "original" else _load_directory(found.path)
     return model.eval()
 
 

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from tectum.arrays import luma
 from tectum.errors import InputError
 from tectum.files import write_bytes, write_text
+from tectum.weights import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from tectum.models.deploy import Deployed
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 
 
 class Output(NamedTuple):
@@ -153,15 +151,16 @@ class FusionSegmenter(nn.Module):
 
         Args:
             directory: made if absent; files of the same name are replaced, each atomically.
-            dtype: float32, or float16 for half the size (loading gives float32 again). Vectors and the selection
+            dtype: float32, or float16 for half the size (loading gives float32 again). Vectors and `exact_modules`
                 are float32 in any case.
             card: text of the card `README.md`; None leaves a card that is there as it is.
         """
         directory = Path(directory)
+        exact_modules = tuple(f"{path}." for path in self.exact_modules)
         tensors = {}
         for key, value in self.state_dict().items():
-            # Vectors, since running variances exceed the range of float16. The selection, whose choice is steep.
-            exact = not value.is_floating_point() or value.ndim <= 1 or key.startswith("selection.")
+            # Vectors are exact, since running variances exceed the range of float16.
+            exact = not value.is_floating_point() or value.ndim <= 1 or key.startswith(exact_modules)
             tensors[key] = value.detach().to("cpu", value.dtype if exact else dtype).contiguous()
         # Not save_file, which leaves a file that only its owner can read.
         write_bytes(directory / WEIGHTS_FILE, save(tensors))

@@ -16,7 +16,8 @@ class Deployed(nn.Module):
     and width, it does not check its inputs.
 
     Attributes:
-        architecture, arguments, classes, stride, metadata: of the trained network, see `FusionSegmenter`.
+        architecture, arguments, classes, stride, metadata, unquantised_modules, runs_in_bands, bytes_per_pixel: of the
+            trained network, see `FusionSegmenter`.
 
     Shape:
         visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of `stride` -> fused (B, 1, H, W),
@@ -30,6 +31,9 @@ class Deployed(nn.Module):
         self.classes = model.classes
         self.stride = model.stride
         self.metadata: dict[str, Any] = copy.deepcopy(model.metadata)
+        self.unquantised_modules = model.unquantised_modules
+        self.runs_in_bands = model.runs_in_bands
+        self.bytes_per_pixel = dict(model.bytes_per_pixel)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
