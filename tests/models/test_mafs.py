@@ -9,7 +9,8 @@ from networks import random_pair
 
 import tectum
 from tectum.errors import ConfigError, InputError, WeightsError
-from tectum.models.mafs import DynamicExtraction, MaskedAutoencoder
+from tectum.models.mafs import MaskedAutoencoder
+from tectum.models.mafs.fusion import DynamicExtraction
 
 AUX = {f"{kind}_{scale}" for kind in ("semantic", "two_class") for scale in (4, 8, 16)}
 

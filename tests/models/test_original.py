@@ -6,7 +6,7 @@ from golden import state_dict
 
 import tectum
 from tectum.errors import ConfigError, WeightsError
-from tectum.models.original import convert_mit
+from tectum.models.backbones.mit_weights import convert_mit
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from networks import random_pair, randomised
 import tectum
 from tectum.errors import ConfigError, InputError
 from tectum.models.base import luminance
-from tectum.models.virmfs import MLPHead, MultiScaleWaveletFusion
+from tectum.models.virmfs.layers import MLPHead, MultiScaleWaveletFusion
 
 
 @pytest.mark.parametrize("wiring", ["asymmetric", "symmetric"])

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import tectum
 from tectum.cli import app
-from tectum.models import weights_folder
+from tectum.weights import shipped_folder
 
 NAMES = tectum.list_weights()
 LARGEST = 60e6  # bytes: a wheel with all sets should stay below 100 MB
@@ -27,7 +27,7 @@ def test_the_default_of_every_command_is_shipped():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card_states_what_must_be_known(name):
-    folder = weights_folder(name)
+    folder = shipped_folder(name)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() in card
     for heading in ("## Data", "## Licence", "## Training", "## Numbers", "## Limits"):

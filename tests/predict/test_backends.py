@@ -17,8 +17,8 @@ import tectum.predict.backends as backends
 from tectum import Predictor, create_model
 from tectum.errors import ConfigError, MissingExtraError, WeightsError
 from tectum.export import ExportError, cache_file, export
-from tectum.models import list_weights, weights_folder
 from tectum.predict.backends import BACKENDS, TorchBackend, cpu_threads, create_backend
+from tectum.weights import list_weights, shipped_folder
 
 openvino = pytest.importorskip("openvino")
 
@@ -195,7 +195,7 @@ def test_the_cache_knows_weights_metadata_and_versions(network, weights, tmp_pat
 
 @pytest.mark.parametrize("name", list_weights())
 def test_the_cache_finds_shipped_weights_where_load_does(name):
-    assert cache_file(name, "openvino") == cache_file(weights_folder(name), "openvino")
+    assert cache_file(name, "openvino") == cache_file(shipped_folder(name), "openvino")
 
 
 class TestAuto:

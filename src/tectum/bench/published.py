@@ -24,8 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tectum.models import FusionSegmenter
 from tectum.models.backbones.mit import Attention, Block
 from tectum.models.base import luminance
-from tectum.models.mafs import MAFS, AuxiliaryRefinement, DynamicExtraction, SegmentationDecoder
-from tectum.models.virmfs import MLPHead, MultiScaleWaveletFusion, ViRMFS, WaveletLevel
+from tectum.models.mafs import MAFS
+from tectum.models.mafs.fusion import DynamicExtraction
+from tectum.models.mafs.segmentation import AuxiliaryRefinement, SegmentationDecoder
+from tectum.models.virmfs import ViRMFS
+from tectum.models.virmfs.layers import MLPHead, MultiScaleWaveletFusion, WaveletLevel
 
 
 def published(model: FusionSegmenter) -> nn.Module:

@@ -208,10 +208,9 @@ def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[Pa
 
 def _weights_file(model: str) -> Path:
     from tectum.export import FORMATS
-    from tectum.models import list_weights, weights_folder
-    from tectum.weights import WEIGHTS_FILE
+    from tectum.weights import WEIGHTS_FILE, list_weights, shipped_folder
 
-    path = weights_folder(model) if model in list_weights() else Path(model)
+    path = shipped_folder(model) if model in list_weights() else Path(model)
     if path.suffix.lower() == FORMATS["openvino"]:
         return path.with_suffix(".bin")
     return path / WEIGHTS_FILE if path.is_dir() else path

@@ -54,7 +54,7 @@ def convert(
     The weights are NVIDIA's and licensed for non-commercial use only; so is what is trained from them.
     """
     from tectum.cli.console import require_writable
-    from tectum.models.original import convert_mit
+    from tectum.models.backbones.mit_weights import convert_mit
 
     require_writable(out.absolute().parent)
     typer.echo(f"wrote MiT-{convert_mit(source, out)} to {out}")

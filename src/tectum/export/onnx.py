@@ -8,7 +8,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch.export import Dim
 
 from tectum.export import METADATA_KEY
-from tectum.models.deploy import Deployed
+from tectum.models.base import Deployed
 
 _MOST = 4096  # pairs of a batch, and multiples of the stride in height and width
 

@@ -8,7 +8,7 @@ import torch
 
 from tectum.errors import MissingExtraError
 from tectum.export import METADATA_KEY, Samples
-from tectum.models.deploy import Deployed
+from tectum.models.base import Deployed
 from tectum.predict.backends import import_openvino
 
 # What amplifies rounding: the invertible blocks of MAFS, in 8 bits the largest part of the error of the fused image by

@@ -4,10 +4,11 @@ A saved model is a directory of `model.safetensors`, `config.json` (architecture
 for shipped weights, a card `README.md`. Nothing in it is executed on loading.
 """
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -17,9 +18,6 @@ from tectum.arrays import luma
 from tectum.errors import InputError
 from tectum.files import write_bytes, write_text
 from tectum.weights import CONFIG_FILE, WEIGHTS_FILE
-
-if TYPE_CHECKING:
-    from tectum.models.deploy import Deployed
 
 
 class Output(NamedTuple):
@@ -43,6 +41,51 @@ def luminance(visible: Tensor) -> Tensor:
 
 Role = Literal["backbone", "fusion", "segmentation", "pretraining"]
 """What parameters of a network are for; "pretraining" is all that masked pretraining trains."""
+
+
+class Deployed(nn.Module):
+    """A trained network folded for inference, made by `FusionSegmenter.deploy()`.
+
+    It computes what the trained one computes in eval mode, up to rounding, and shares no memory with it. It has no
+    train mode: there is no dropout and no batch norm in it. So that it can be traced and exported for any batch, height
+    and width, it does not check its inputs.
+
+    Attributes:
+        architecture, arguments, classes, stride, metadata, unquantised_modules, runs_in_bands, bytes_per_pixel: of the
+            trained network, see `FusionSegmenter`.
+
+    Shape:
+        visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of `stride` -> fused (B, 1, H, W),
+        about [0, 1] and not clamped, and logits (B, K, H, W); all float32.
+    """
+
+    def __init__(self, model: "FusionSegmenter") -> None:
+        super().__init__()
+        self.architecture = model.architecture
+        self.arguments: dict[str, Any] = copy.deepcopy(model.arguments)
+        self.classes = model.classes
+        self.stride = model.stride
+        self.metadata: dict[str, Any] = copy.deepcopy(model.metadata)
+        self.unquantised_modules = model.unquantised_modules
+        self.runs_in_bands = model.runs_in_bands
+        self.bytes_per_pixel = dict(model.bytes_per_pixel)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def bands(self, visible: Tensor, infrared: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `forward` gives, up to rounding, in bands from top to bottom, and in a fraction of its memory.
+
+        Only where `runs_in_bands` says so.
+
+        Args:
+            visible, infrared: as in `forward`.
+            rows: height of a band, and of what is worked on at a time before, in pixels; a multiple of `stride`.
+
+        Yields:
+            fused (B, 1, h, W) and logits (B, K, h, W), where h is `rows`, or what is left for the last band.
+        """
+        raise NotImplementedError
 
 
 class FusionSegmenter(nn.Module):
@@ -136,15 +179,16 @@ class FusionSegmenter(nn.Module):
         """What of this network is not in the published one, a phrase each; empty for the published form."""
         raise NotImplementedError
 
-    def deploy(self) -> "Deployed":
+    def deploy(self) -> Deployed:
         """This network folded for inference: a new module, on the same device, which computes the same with less work.
 
         It equals this network in eval mode up to rounding, maps (visible, infrared) to (fused, logits), has no train
-        mode, and shares no memory with this network, which stays as it is. See `tectum.models.deploy`.
+        mode, and shares no memory with this network, which stays as it is.
         """
-        from tectum.models.deploy import deploy  # imports the networks, which import this module
+        return self._folded().eval().requires_grad_(False)
 
-        return deploy(self)
+    def _folded(self) -> Deployed:
+        raise NotImplementedError
 
     def save(self, directory: str | Path, dtype: torch.dtype = torch.float32, card: str | None = None) -> None:
         """Write weights and config to `directory`, so that `tectum.load(directory)` gives this network again.

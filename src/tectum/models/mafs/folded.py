@@ -1,4 +1,4 @@
-"""MAFS for inference: what `tectum.models.mafs` computes in eval mode, with the weights multiplied out.
+"""MAFS folded for inference: what the network computes in eval mode, with the weights multiplied out.
 
 What is folded, next to the auxiliary outputs, which are left out: every batch norm into the convolution before it (the
 two in a row of the refinement too). Further
@@ -30,36 +30,13 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from tectum.models.backbones.resnet import FReLU
-from tectum.models.deploy.base import Deployed
-from tectum.models.deploy.folding import convolution, doubles, fold_norms, pointwise, reshaped
+from tectum.models.layers.folding import convolution, doubles, fold_norms, pointwise, reshaped
 from tectum.models.layers.invertible import HalfInstanceNormBlock, InvertibleBlock
-from tectum.models.mafs import (
-    MAFS,
-    AtrousPyramid,
-    DynamicExtraction,
-    HeterogeneousFusion,
-    InvertibleFusionDecoder,
-    TransposedAttention,
-)
+from tectum.models.mafs.fusion import DynamicExtraction, HeterogeneousFusion, InvertibleFusionDecoder
+from tectum.models.mafs.segmentation import AtrousPyramid, TransposedAttention
 
 
-class DeployedMAFS(Deployed):
-    """The folded form of a `MAFS`; see `Deployed`."""
-
-    def __init__(self, model: MAFS) -> None:
-        super().__init__(model)
-        self.network = copy.deepcopy(model).eval()
-        self.network.segmentation_decoder.refinements = nn.ModuleList()
-        _fold(self.network)
-
-    def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.encode(visible, infrared)
-        fused, detail = self.network.fuse_image(features)
-        logits, _ = self.network.segment(features, detail)
-        return self.network.select(fused, visible, infrared), logits
-
-
-def _fold(module: nn.Module) -> None:
+def fold(module: nn.Module) -> None:
     """Fold all below `module`, in place."""
     for name, child in module.named_children():
         replace = _REPLACEMENTS.get(type(child))
@@ -70,7 +47,7 @@ def _fold(module: nn.Module) -> None:
             folded = fold_norms(getattr(child, convolution_name), getattr(child, norm_name))
             setattr(child, convolution_name, folded)
             setattr(child, norm_name, nn.Identity())
-        _fold(child)
+        fold(child)
 
 
 class DeployedDynamicExtraction(nn.Module):
@@ -132,8 +109,7 @@ class DeployedFusionDecoder(nn.Module):
 
     def __init__(self, decoder: InvertibleFusionDecoder) -> None:
         super().__init__()
-        blocks = [block for block in decoder.blocks if isinstance(block, InvertibleBlock)]
-        self.blocks = nn.ModuleList(DeployedInvertibleBlock(block) for block in blocks)
+        self.blocks = nn.ModuleList(DeployedInvertibleBlock(block) for block in decoder.blocks)
         fuse, fuse_bias = doubles(decoder.fuse)
         prediction, prediction_bias = doubles(decoder.prediction)
         taps = prediction[0].flatten(1).T  # (9, 32)
@@ -236,15 +212,15 @@ class DeployedAtrousPyramid(nn.Module):
         weight, branch_bias = doubles(pyramid.pointwise)
         centre = pointwise_part @ weight.flatten(1) + torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
         bias = bias + pointwise_part @ branch_bias
-        layers, weights = [layer for layer in pyramid.dilated if isinstance(layer, nn.Conv2d)], []
-        for layer, part in zip(layers, parts, strict=True):
+        weights = []
+        for layer, part in zip(pyramid.dilated, parts, strict=True):
             weight, branch_bias = doubles(layer)
             weights.append(torch.einsum("oi,ichw->ochw", part, weight))
             bias = bias + part @ branch_bias
         weights[0][:, :, 1, 1] += centre
         self.dilated = nn.ModuleList(
             reshaped(layer, weight, None if i else bias)
-            for i, (layer, weight) in enumerate(zip(layers, weights, strict=True))
+            for i, (layer, weight) in enumerate(zip(pyramid.dilated, weights, strict=True))
         )
         self.output = _fold_sequence(pyramid.output)
 
@@ -288,7 +264,7 @@ def _fold_sequence(sequence: nn.Sequential) -> nn.Sequential:
         else:
             layers.append(layer)
     folded = nn.Sequential(*layers)
-    _fold(folded)
+    fold(folded)
     return folded
 
 
