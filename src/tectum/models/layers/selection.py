@@ -27,10 +27,10 @@ REACH = 1 + DETAIL_WINDOW // 2
 """Rows and columns around a pixel that the choice depends on."""
 
 SHARPNESS = 400.0
-"""Of the sigmoid, per unit of brightness: where one source is preferred by 0.0125, it is taken to 99.3 %."""
+"""Slope of the choice: where one source is preferred by a brightness of 0.0125, it is taken to 99.3 %."""
 
 TRAINING_SHARPNESS = 40.0
-"""The same in training mode: a choice that is as sharp as it should be has no gradient to be changed by."""
+"""Slope in training mode, since a choice as sharp as it should be has no gradient to be changed by."""
 
 LIFT = 0.28
 """Share of the common brightness above `LIFT_THRESHOLD` that the lift begins with."""
