@@ -58,6 +58,21 @@ def test_forward_and_backward_on_the_smallest_input(name):
     (output.fused.mean() + output.logits.mean()).backward()
 
 
+def test_a_role_that_names_no_module_is_an_error():
+    model = tectum.create_model("virmfs_b0")
+    assert "selection.lift" in tectum.create_model("virmfs_b0", selection=10).role("fusion")
+    assert not any(name.startswith("selection") for name in model.role("fusion"))  # a network without one
+    model.roles = model.roles | {"fusion": ("fusions", "blending_head"), "segmentation": ("selection",)}
+    with pytest.raises(ValueError, match="has no 'blending_head'"):
+        model.role("fusion")
+    with pytest.raises(ValueError, match="the role segmentation of virmfs_b0 is empty"):
+        model.role("segmentation")
+    model.fusion_head = torch.nn.Identity()
+    model.roles = model.roles | {"fusion": ("fusions", "fusion_head")}
+    with pytest.raises(ValueError, match="'fusion_head', of the role fusion of virmfs_b0, has no parameters"):
+        model.role("fusion")
+
+
 def test_unknown_model_lists_the_options():
     with pytest.raises(ConfigError, match=r"no model 'virmfs_b9'; choose one of virmfs_b0"):
         tectum.create_model("virmfs_b9")

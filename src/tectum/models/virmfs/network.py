@@ -278,10 +278,11 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, model: ViRMFS) -> None:
         super().__init__()
         self.model = model
-        for part in (model.segmentation_head, model.fusion_head, model.selection):
-            if part is not None:
+        trained = model.role("pretraining")
+        for name, parameter in model.named_parameters():
+            if name not in trained:
                 # Several processes give a parameter that is only unused a gradient of zero, which weight decay joins.
-                part.requires_grad_(False)
+                parameter.requires_grad_(False)
         self.head = MLPHead(model.backbone.widths, model.backbone.head_width, 2 * 4**2)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
