@@ -7,6 +7,7 @@ for shipped weights, a card `README.md`. Nothing in it is executed on loading.
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -165,12 +166,14 @@ class FusionSegmenter(nn.Module):
         """
         found = {}
         for path in self.roles[role]:
-            parent, _, name = path.rpartition(".")
-            owner = self.get_submodule(parent)
-            if name not in owner._modules:
-                raise ValueError(f"{self.architecture} has no '{path}', which it declares for the role {role}")
-            if owner._modules[name] is not None:
-                found[path] = self.get_submodule(path)
+            try:
+                module = attrgetter(path)(self)
+            except AttributeError:
+                raise ValueError(
+                    f"{self.architecture} has no '{path}', which it declares for the role {role}"
+                ) from None
+            if module is not None:
+                found[path] = module
         if not found:
             raise ValueError(f"the role {role} of {self.architecture} is empty")
         return found
