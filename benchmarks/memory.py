@@ -12,15 +12,15 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import tectum
-from tectum.export import FORMATS
+from tectum.weights import EXPORT_SUFFIXES
 
 _RUN = """
 import sys
 import numpy as np
 from tectum.bench.process import peak_memory
-from tectum.predict.backends import create_backend
+from tectum.predict.choice import create_engine
 model, backend, width, height, rows = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-network = create_backend(model, "cpu", backend)
+network = create_engine(model, "cpu", backend)
 visible, infrared = (np.random.default_rng(0).random((1, c, height, width), np.float32) for c in (3, 1))
 for _ in network.bands(visible, infrared, rows) if rows else [network.run(visible, infrared)]:
     pass
@@ -47,7 +47,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             tectum.create_model(name, classes=9).save(Path(folder) / name)
             weights = str(Path(folder) / name)
-            if backend in FORMATS:
+            if backend in EXPORT_SUFFIXES:
                 peak(weights, backend, sizes[0])  # the first run exports the weights, which takes more memory
             peaks = []
             for size in sizes:

@@ -5,7 +5,7 @@ import tectum
 
 PUBLIC = {
     "DEFAULT_WEIGHTS", "Output", "Predictor", "Result", "TectumError", "__version__",
-    "create_model", "list_models", "list_weights", "load",
+    "create_model", "evaluate", "list_models", "list_weights", "load",
 }  # fmt: skip
 
 

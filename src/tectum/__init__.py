@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tectum.errors import TectumError
+    from tectum.evaluation import evaluate
     from tectum.models import create_model, list_models, load
     from tectum.models.base import Output
     from tectum.predict.predictor import Predictor, Result
@@ -24,6 +25,7 @@ _HOME = {
     "Result": "tectum.predict.predictor",
     "TectumError": "tectum.errors",
     "create_model": "tectum.models",
+    "evaluate": "tectum.evaluation",
     "list_models": "tectum.models",
     "list_weights": "tectum.weights",
     "load": "tectum.models",
@@ -37,6 +39,7 @@ __all__ = [
     "TectumError",
     "__version__",
     "create_model",
+    "evaluate",
     "list_models",
     "list_weights",
     "load",

@@ -89,5 +89,5 @@ def no_weights(model: str | Path) -> ConfigError:
     """The error that there are no trained weights under a name or path."""
     return ConfigError(
         f"there are no weights '{model}'; choose one of {', '.join(list_weights())}, "
-        "a directory written by model.save(), or an authors' .pth file (an architecture's name alone has no weights)"
+        "a directory written by model.save(), or an authors' .pth file"
     )

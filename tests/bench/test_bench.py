@@ -16,9 +16,9 @@ from tectum.bench.process import Remote, RemoteError, describe_failure
 from tectum.bench.results import Agreement, Rates, Throughput, Timing, limit_share
 from tectum.bench.subjects import Model, Run
 from tectum.data.synthetic import render_scene, write_scenes
+from tectum.engines.openvino import has_bfloat16
 from tectum.errors import ConfigError, InputError, MissingExtraError
 from tectum.predict import Result
-from tectum.predict.backends import has_bfloat16
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells and limits it")
 

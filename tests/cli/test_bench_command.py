@@ -6,6 +6,7 @@ import pytest
 
 from tectum.bench import measure
 from tectum.bench.results import Agreement, Group, Rates, Row, Throughput, Timing
+from tectum.cli import bench as bench_command
 
 
 def row(name, seconds, speed_up):
@@ -53,7 +54,7 @@ def bench(run_tectum, monkeypatch):
             asked.extend(given)
             yield from groups
 
-        monkeypatch.setattr(measure, "benchmark", benchmark)
+        monkeypatch.setattr(bench_command, "benchmark", benchmark)
         result = run_tectum("bench", *arguments)
         result.asked = asked
         return result

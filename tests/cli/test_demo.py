@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tectum.cli.demo
 import tectum.predict
 from tectum import DEFAULT_WEIGHTS, list_weights
 from tectum.data.synthetic import CONDITIONS
@@ -14,7 +15,7 @@ def shipped(weights, monkeypatch):
     """Stand in for the shipped weights where a checkout has none."""
     if DEFAULT_WEIGHTS not in list_weights():
         predictor = tectum.predict.Predictor(weights)
-        monkeypatch.setattr(tectum.predict, "Predictor", lambda *_, **__: predictor)
+        monkeypatch.setattr(tectum.cli.demo, "Predictor", lambda *_, **__: predictor)
 
 
 @pytest.mark.slow

@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tectum.predict.backends as backends
-from tectum.export import Check, Quality, Report
+import tectum.cli.export
+import tectum.evaluation
+from tectum.engines.openvino import OpenVinoEngine
+from tectum.evaluation import PrecisionCost
+from tectum.export import Check, Report
 
 pytest.importorskip("openvino")
 
@@ -78,9 +81,9 @@ def test_wrong_usage(arguments, message, weights, tmp_path, run_tectum, monkeypa
 
 
 def test_a_failed_check_writes_nothing(weights, tmp_path, run_tectum, monkeypatch):
-    run = backends.OpenVinoBackend.run
+    run = OpenVinoEngine.run
     monkeypatch.setattr(
-        backends.OpenVinoBackend, "run", lambda self, *inputs: run(self, *inputs)._replace(fused=np.zeros((1, 1, 1)))
+        OpenVinoEngine, "run", lambda self, *inputs: run(self, *inputs)._replace(fused=np.zeros((1, 1, 1)))
     )
     result = run_tectum("export", "--model", weights, "--format", "openvino", "--out", tmp_path / "b0.xml")
     assert result.exit_code == 1
@@ -96,10 +99,15 @@ def test_pairs_and_the_loss_of_quality(weights, tmp_path, run_tectum, write_pair
 
     def write(model, file, **more):
         asked.update(more)
-        quality = Quality(2, 3.25, 0.5, 0.97, {"qabf": 0.6, "mi": 4.0}, {"qabf": 0.59, "mi": 3.9})
-        return Report(file, [Check("a", (1, 32, 32), 3.0, 0.2, 0.98)], quality)
+        return Report(file, [Check("a", (1, 32, 32), 3.0, 0.2, 0.98)])
 
-    monkeypatch.setattr("tectum.export.export", write)
+    def cost(exact, rounded, pairs):
+        assert (str(exact), str(rounded)) == (str(weights), str(tmp_path / "b0.xml"))
+        return PrecisionCost(len(pairs), 3.25, 0.5, 0.97, {"qabf": 0.6, "mi": 4.0}, {"qabf": 0.59, "mi": 3.9})
+
+    monkeypatch.setattr(tectum.cli.export, "write", write)
+    monkeypatch.setattr(tectum.cli.export, "Predictor", lambda model, **_: model)
+    monkeypatch.setattr(tectum.evaluation, "precision_cost", cost)
     result = run_tectum(
         "export", "--model", weights, "--format", "openvino", "--out", tmp_path / "b0.xml",
         "--precision", "int8", "--visible", tmp_path / "vi", "--infrared", tmp_path / "ir",

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tectum.cli import fuse as fuse_module
-from tectum.predict import Predictor
+from tectum.predict import Predictor, writing
 
 SIZES = [(40, 56), (64, 32), (33, 47)]
 
@@ -204,7 +203,7 @@ def test_interrupted(pairs, weights, run_tectum, monkeypatch):
         done.append(one)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fuse_module, "_write", interrupt)
+    monkeypatch.setattr(writing, "_write", interrupt)
     result = run_tectum(
         "fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out", "--model", weights
     )

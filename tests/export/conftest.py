@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tectum import create_model
-from tectum.predict.backends import open_export
+from tectum.engines.open import open_export
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-import tectum.export
+import tectum.engines.openvino
+import tectum.export.files
 from tectum import Predictor, __version__, create_model
 from tectum.data.pair import PairPaths
 from tectum.data.synthetic import render_scene
+from tectum.engines.base import Raw
+from tectum.engines.description import describe
+from tectum.engines.open import open_export
+from tectum.engines.openvino import OpenVinoEngine, has_bfloat16
 from tectum.errors import ConfigError, InputError, MissingExtraError, WeightsError
-from tectum.export import Check, ExportError, _require_equal, export
-from tectum.predict.backends import Raw, has_bfloat16, open_export
+from tectum.evaluation import precision_cost
+from tectum.export import Check, ExportError, export
+from tectum.export.check import require_equal
 
 pytest.importorskip("openvino")
-OpenVinoBackend = tectum.predict.backends.OpenVinoBackend
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +46,12 @@ def table(tmp_path):
 
 
 def assert_quality(report, network, table):
-    """The reported loss of quality is what running both shows."""
+    """What the precision is said to cost is what running both shows."""
     differences, equal = [], []
     for one, other in zip(Predictor(network).stream(table), Predictor(report.file).stream(table), strict=True):
         differences.append(255 * np.abs(one.result.luminance - other.result.luminance).ravel())
         equal.append((one.result.labels == other.result.labels).ravel())
-    quality = report.quality
+    quality = precision_cost(Predictor(network), Predictor(report.file), table)
     assert quality.pairs == len(table)
     assert quality.fused_max == pytest.approx(np.concatenate(differences).max(), rel=1e-4)
     assert quality.fused_mean == pytest.approx(np.concatenate(differences).mean(), rel=1e-4)
@@ -62,8 +67,8 @@ def test_equals_torch_at_any_size_and_batch(written, assert_equals_torch):
 
 def test_each_way_of_compiling_gives_the_same(written, monkeypatch, inputs):
     """First size: its own network; second: the one for any size; in the end its own, in place of the first."""
-    monkeypatch.setattr(OpenVinoBackend, "REPEATS", 2)
-    monkeypatch.setattr(OpenVinoBackend, "KEPT", 1)
+    monkeypatch.setattr(OpenVinoEngine, "REPEATS", 2)
+    monkeypatch.setattr(OpenVinoEngine, "KEPT", 1)
     backend = open_export(written.file)
     first, second = inputs(1, 32, 32), inputs(1, 32, 64)
     backend.run(*first)
@@ -91,7 +96,6 @@ def test_report_and_files(written):
     assert random.size[1:] != scene.size[1:]
     assert max(random.fused, scene.fused) < 0.02
     assert min(random.labels, scene.labels) > 0.999
-    assert written.quality is None
 
 
 def test_metadata_come_back(network, written):
@@ -99,7 +103,7 @@ def test_metadata_come_back(network, written):
     assert predictor.name == "random"
     assert predictor.class_names == tuple(network.metadata["class_names"])
     assert predictor.palette.tolist() == network.metadata["palette"]
-    metadata = predictor.backend.metadata
+    metadata = predictor.engine.metadata
     assert (metadata["tectum"], metadata["licence"], metadata["precision"]) == (__version__, "CC-BY-4.0", "float32")
     assert (metadata["classes"], metadata["stride"], metadata["architecture"]) == (4, 32, "virmfs_b0")
 
@@ -107,7 +111,7 @@ def test_metadata_come_back(network, written):
 def test_bfloat16(network, written, table, tmp_path):
     report = export(network, tmp_path / "b0.xml", format="openvino", pairs=table, precision="bfloat16")
     assert report.file.with_suffix(".bin").read_bytes() == written.file.with_suffix(".bin").read_bytes()
-    assert Predictor(report.file).backend.metadata["precision"] == "bfloat16"
+    assert Predictor(report.file).engine.metadata["precision"] == "bfloat16"
     if has_bfloat16():
         assert_quality(report, network, table)
         assert report.checks[0].fused > 0.02
@@ -116,11 +120,10 @@ def test_bfloat16(network, written, table, tmp_path):
 def test_bfloat16_needs_no_pairs(network, tmp_path):
     report = export(network, tmp_path / "b0.xml", format="openvino", precision="bfloat16")
     assert [check.content for check in report.checks] == ["random", "rendered scene"]
-    assert report.quality is None
 
 
 def test_bfloat16_without_its_instructions_is_float32(network, table, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(tectum.predict.backends, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(tectum.engines.openvino, "has_bfloat16", lambda: False)
     with caplog.at_level(logging.WARNING):
         report = export(network, tmp_path / "b0.xml", format="openvino", pairs=table[:1], precision="bfloat16")
     assert max(check.fused for check in report.checks) < 0.02
@@ -139,7 +142,7 @@ def test_bfloat16_without_its_instructions_is_float32(network, table, tmp_path, 
 )
 def test_what_is_computed_in(precision, native, hint, written, monkeypatch):
     """The options that a file is compiled with, whatever this processor makes of them."""
-    monkeypatch.setattr(tectum.predict.backends, "has_bfloat16", lambda: native)
+    monkeypatch.setattr(tectum.engines.openvino, "has_bfloat16", lambda: native)
     backend = open_export(written.file)
     backend.metadata["precision"] = precision
     asked = []
@@ -167,13 +170,13 @@ def test_a_real_pair_is_in_the_check_where_there_is_one(network, table, tmp_path
 def test_an_export_that_differs_leaves_what_was_there(network, tmp_path, monkeypatch):
     file = tmp_path / "b0.xml"
     file.write_text("old")
-    run = OpenVinoBackend.run
+    run = OpenVinoEngine.run
 
     def wrong(self, visible, infrared):
         raw = run(self, visible, infrared)
         return Raw(raw.fused + np.float32(0.01), raw.logits)
 
-    monkeypatch.setattr(OpenVinoBackend, "run", wrong)
+    monkeypatch.setattr(OpenVinoEngine, "run", wrong)
     with pytest.raises(ExportError, match=r"differs from the one in torch \(random, 2 x 224x96: fused by 2\.5"):
         export(network, file, format="openvino")
     assert [path.name for path in tmp_path.iterdir()] == ["b0.xml"]
@@ -205,10 +208,10 @@ def test_not_a_number_fails_the_check(precision, tmp_path):
 def test_bounds_of_the_check(precision, fused, mean, labels, passes):
     checks = [Check("random", (2, 32, 64), fused, mean, labels)]
     if passes:
-        _require_equal(checks, precision)
+        require_equal(checks, precision)
         return
     with pytest.raises(ExportError, match="differs from the one in torch"):
-        _require_equal(checks, precision)
+        require_equal(checks, precision)
 
 
 def test_what_cannot_be_converted_is_one_sentence(network, tmp_path, monkeypatch):
@@ -238,9 +241,9 @@ def test_wrong_requests(network, tmp_path, file, more, message):
 
 def test_a_missing_package_names_the_extra(network, tmp_path, monkeypatch):
     def absent(package):
-        raise tectum.export.metadata.PackageNotFoundError(package)
+        raise tectum.export.files.metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(tectum.export.metadata, "version", absent)
+    monkeypatch.setattr(tectum.export.files.metadata, "version", absent)
     with pytest.raises(MissingExtraError, match=r"pip install 'tectum\[openvino\]'"):
         export(network, tmp_path / "b0.xml", format="openvino")
 
@@ -259,7 +262,7 @@ def test_int8(network, table, tmp_path):
     text = report.file.read_text()
     assert "FakeQuantize" in text or 'element_type="i8"' in text
     assert_quality(report, network, table)
-    assert Predictor(report.file).backend.metadata["precision"] == "int8"
+    assert Predictor(report.file).engine.metadata["precision"] == "int8"
 
 
 @pytest.mark.slow
@@ -273,4 +276,4 @@ def test_int8_leaves_alone_what_amplifies_rounding(table, tmp_path):
 
 
 def test_description_is_json(network):
-    assert json.loads(tectum.export.describe(network, "int8"))["precision"] == "int8"
+    assert json.loads(describe(network, "int8"))["precision"] == "int8"

@@ -10,11 +10,11 @@ from torch import nn
 from tectum import create_model
 from tectum.data.datasets import Problem
 from tectum.data.pair import InputWarning, Pair, PairPaths
+from tectum.engines.base import Raw
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.models.base import Output, luminance
-from tectum.predict import Done, Predictor
+from tectum.predict import Prediction, Predictor
 from tectum.predict import predictor as predictor_module
-from tectum.predict.backends import Raw
 from tectum.predict.tiling import bytes_per_pixel
 
 
@@ -191,7 +191,7 @@ def test_stream_keeps_the_order_and_every_good_pair(batch):
     assert problems.keys() == {"3", "5"}
     assert problems["3"] == "'3.png' is empty"
     assert "32x8" in problems["5"]
-    assert all(one.result.name == one.paths.name for one in outcome if isinstance(one, Done))
+    assert all(one.result.name == one.paths.name for one in outcome if isinstance(one, Prediction))
 
 
 def test_stream_reads_only_a_little_ahead():
@@ -269,9 +269,9 @@ def test_auto_takes_bands_where_memory_is_short(network, monkeypatch, recwarn):
     one = pair(300, 200)
     whole = predictor.batch([one])[0]
     # Enough for a run in bands, and a little less than that for a whole one.
-    free = 2 * 320 * 224 * bytes_per_pixel(predictor.backend, bands=True)
+    free = 2 * 320 * 224 * bytes_per_pixel(predictor.engine, bands=True)
     monkeypatch.setattr(predictor_module, "free_memory", lambda: free)
-    monkeypatch.setattr(predictor.backend, "run", None)
+    monkeypatch.setattr(predictor.engine, "run", None)
     np.testing.assert_allclose(predictor.batch([one])[0].luminance, whole.luminance, atol=1e-5)
     assert not recwarn
 
@@ -279,7 +279,7 @@ def test_auto_takes_bands_where_memory_is_short(network, monkeypatch, recwarn):
 def test_auto_takes_tiles_where_bands_would_not_do(network, monkeypatch):
     predictor = Predictor(network.deploy())
     one = pair(300, 200)
-    free = 2 * 320 * 224 * bytes_per_pixel(predictor.backend, bands=True) - 2
+    free = 2 * 320 * 224 * bytes_per_pixel(predictor.engine, bands=True) - 2
     monkeypatch.setattr(predictor_module, "free_memory", lambda: free)
     with pytest.warns(InputWarning, match="224x320 pixels are run in tiles of .* since memory is short"):
         predictor.batch([one])
@@ -296,7 +296,7 @@ def test_auto_takes_bands_above_two_megapixels(monkeypatch):
             part = infrared[:, 0, top : top + rows]
             yield Raw(part, np.stack((part, 1 - part, 0 * part), axis=1))
 
-    monkeypatch.setattr(type(predictor.backend), "bands", property(lambda _: bands))
+    monkeypatch.setattr(type(predictor.engine), "bands", property(lambda _: bands))
     one = pair(1500, 1600)
     result = predictor.batch([one])[0]
     np.testing.assert_array_equal(result.luminance, one.infrared)
@@ -307,7 +307,7 @@ def test_auto_takes_tiles_where_memory_is_short(monkeypatch):
     affordable = 160 * 160
     model = MaximumFusion()
     predictor = Predictor(model)
-    free = 2 * affordable * bytes_per_pixel(predictor.backend)
+    free = 2 * affordable * bytes_per_pixel(predictor.engine)
     monkeypatch.setattr(predictor_module, "free_memory", lambda: free)
     with pytest.warns(InputWarning, match="256x128 pixels are run in tiles of 192x128, since memory is short"):
         predictor.batch([pair(100, 250, name=name) for name in "ab"])
@@ -322,14 +322,14 @@ def test_auto_takes_tiles_above_two_megapixels_whatever_the_memory(monkeypatch, 
     seen = []
 
     class Flat:
-        runtime, name, classes, stride, metadata, bands = "none", "flat", 2, 32, {}, None
+        runtime, name, classes, stride, metadata, bytes_per_pixel, bands = "none", "flat", 2, 32, {}, {}, None
 
         def run(self, visible, infrared):
             seen.append(visible.shape)
             return Raw(infrared[:, 0], np.repeat(infrared, 2, axis=1))
 
     predictor = Predictor(MaximumFusion())
-    predictor.backend = Flat()
+    predictor.engine = Flat()
     flat = {
         size: Pair("p", np.zeros((*size, 3), np.float32), np.zeros(size, np.float32))
         for size in [(1080, 1920), (2160, 3840)]

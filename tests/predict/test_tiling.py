@@ -3,8 +3,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tectum.predict.backends import Raw
-from tectum.predict.tiling import OVERLAP, SMALLEST_TILE, blend, cover, fit_tile, free_memory
+from tectum.engines.base import Raw
+from tectum.machine import free_memory
+from tectum.predict.tiling import OVERLAP, SMALLEST_TILE, blend, cover, fit_tile
 
 LENGTHS = [
     (64, 64),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tectum
-from tectum.predict.backends import cpu_threads
+from tectum.machine import cpu_threads
 from tectum.provenance import commit, package_version
 
 _PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "numpy", "pillow")

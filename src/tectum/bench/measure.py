@@ -15,10 +15,11 @@ from tectum.bench.results import REFERENCES, Agreement, Group, Rates, Row, Throu
 from tectum.bench.subjects import BFLOAT16, INT8, MODULE, PUBLISHED, Limits, Model, Preparation, Run, Subject
 from tectum.data.pair import PairPaths, read_pair
 from tectum.data.synthetic import write_scenes
+from tectum.engines.base import EXTRAS
 from tectum.errors import ConfigError, MissingExtraError, TectumError
-from tectum.export import EXTRAS
+from tectum.machine import free_memory
 from tectum.predict import Result
-from tectum.predict.tiling import BYTES_PER_PIXEL, WHOLE_PIXELS, free_memory
+from tectum.predict.tiling import BYTES_PER_PIXEL, WHOLE_PIXELS
 
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 """Backends that can be measured, in the order of their rows."""

@@ -13,8 +13,8 @@ used; the six auxiliary outputs are computed.
 """
 
 import copy
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,14 +40,8 @@ def published(model: FusionSegmenter) -> nn.Module:
     Raises:
         ValueError: for a ViR-MFS with options that were not published.
     """
-    model = copy.deepcopy(model)
-    network: nn.Module
-    if isinstance(model, MAFS):
-        network = PublishedMAFS(model)
-    else:
-        assert isinstance(model, ViRMFS)
-        network = PublishedViRMFS(model)
-    return network.eval().requires_grad_(False)
+    networks: dict[str, Callable[[Any], nn.Module]] = {"virmfs": PublishedViRMFS, "mafs": PublishedMAFS}
+    return networks[model.family](copy.deepcopy(model)).eval().requires_grad_(False)
 
 
 def published_for_training(model: ViRMFS) -> "PublishedViRMFS":
@@ -65,13 +59,8 @@ def published_for_training(model: ViRMFS) -> "PublishedViRMFS":
 class PublishedViRMFS(nn.Module):
     def __init__(self, model: ViRMFS) -> None:
         super().__init__()
-        arguments = model.arguments
-        if arguments["levels"] != 1 or arguments["high_frequency"] != "visible":
-            raise ValueError("the published ViR-MFS has one wavelet level, and its high frequencies are the first's")
-        if arguments["backbone"] == "lite0":
-            raise ValueError("the published ViR-MFS has MiT backbones: EfficientNet-Lite0 is an addition")
-        if arguments["colour"] or arguments["selection"]:
-            raise ValueError("the published ViR-MFS sees luminance, and fuses by weights alone")
+        if departures := model.departures():
+            raise ValueError(f"this ViR-MFS is not the published one: it has {', '.join(departures)}")
         self.mean, self.scale = model.input_mean, model.input_scale
         self.backbone = model.backbone
         for block in list(self.backbone.modules()):
@@ -79,7 +68,7 @@ class PublishedViRMFS(nn.Module):
                 block.add_module("attention", PublishedAttention(block.attention))
         fusions = cast(Iterable[MultiScaleWaveletFusion], model.fusions)
         self.fusions = nn.ModuleList(PublishedWaveletFusion(module) for module in fusions)
-        self.symmetric = arguments["wiring"] == "symmetric"
+        self.symmetric = model.arguments["wiring"] == "symmetric"
         self.deepest_fusion = model.deepest_fusion
         self.segmentation_head = PublishedHead(model.segmentation_head)
         self.fusion_head = PublishedHead(model.fusion_head)

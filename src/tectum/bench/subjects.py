@@ -1,6 +1,5 @@
 """What a benchmark runs in processes of its own: the rows, the machine's own limit, and what prepares them."""
 
-import io
 import tempfile
 import time
 import warnings
@@ -11,21 +10,22 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
-import numpy.typing as npt
-
+from tectum.arrays import Float
 from tectum.bench.process import peak_memory, status_bytes
 from tectum.bench.results import Rates, Throughput
 from tectum.data.pair import InputWarning, PairPaths, read_pair
+from tectum.engines.base import Bands, Engine, Raw
+from tectum.engines.openvino import has_bfloat16
 from tectum.errors import ConfigError, InputError
+from tectum.export import export
+from tectum.machine import free_memory
 from tectum.predict import Predictor, Result
-from tectum.predict.backends import Backend, Bands, Raw, has_bfloat16
-from tectum.predict.tiling import free_memory, round_up
+from tectum.predict.tiling import round_up
+from tectum.predict.writing import write_results
+from tectum.weights import EXPORT_SUFFIXES, resolve
 
 if TYPE_CHECKING:
     from tectum.models import FusionSegmenter
-
-Float = npt.NDArray[np.float32]
 
 PUBLISHED, MODULE, BFLOAT16, INT8 = "published", "module", "openvino bfloat16", "openvino int8"
 """Rows beside the names of backends."""
@@ -60,8 +60,8 @@ class Subject:
         warnings.simplefilter("ignore", InputWarning)  # of tiles: their number is reported
         self.pair = read_pair(pair)
         self.predictor = _predictor(row, source)
-        self._watch = _Stopwatch(self.predictor.backend)
-        self.predictor.backend = cast(Backend, self._watch)
+        self._watch = _Stopwatch(self.predictor.engine)
+        self.predictor.engine = cast(Engine, self._watch)
         self._result: Result | None = None
         _limit_memory()  # packages map far more than they use while they are loaded
 
@@ -83,10 +83,6 @@ class Subject:
 
     def folder(self, pairs: Sequence[PairPaths], count: int) -> Throughput:
         """Fuse `count` pairs, repeated if there are fewer, as `tectum fuse` does."""
-        from rich.console import Console
-
-        from tectum.cli.fuse import write_results
-
         table = [replace(pair, name=f"{number}") for number, pair in enumerate(islice(cycle(pairs), count))]
         with tempfile.TemporaryDirectory() as out:
             started = time.perf_counter()
@@ -97,7 +93,6 @@ class Subject:
                 ("fused", "labels"),
                 batch=1,
                 read=read_pair,
-                console=Console(file=io.StringIO()),
             )
             seconds = time.perf_counter() - started
         if failed:
@@ -106,32 +101,32 @@ class Subject:
 
 
 class _Stopwatch:
-    """A backend that measures the time in its network; in all else it is the other one."""
+    """An engine that measures the time in its network; in all else it is the other one."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self.reset()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._engine, name)
 
     def reset(self) -> None:
         self.seconds, self.runs = 0.0, 0
 
     def run(self, visible: Float, infrared: Float) -> Raw:
         started = time.perf_counter()
-        raw = self._backend.run(visible, infrared)
+        raw = self._engine.run(visible, infrared)
         self.seconds += time.perf_counter() - started
         self.runs += 1
         return raw
 
     @property
     def bands(self) -> Bands | None:
-        return self._bands if self._backend.bands else None
+        return self._bands if self._engine.bands else None
 
     def _bands(self, visible: Float, infrared: Float, rows: int) -> Iterator[Raw]:
-        assert self._backend.bands is not None
-        bands = iter(self._backend.bands(visible, infrared, rows))
+        assert self._engine.bands is not None
+        bands = iter(self._engine.bands(visible, infrared, rows))
         while True:
             started = time.perf_counter()
             raw = next(bands, None)
@@ -200,13 +195,13 @@ class Preparation:
 
     def describe(self, model: str) -> Model:
         """Look a model up: a shipped name, what `tectum.load` reads, or an architecture, which gets random weights."""
-        from tectum.models import list_models, list_weights
+        from tectum.models import list_models
 
         if model in list_models():
             _random(model).save(self.folder / model)
             return Model(model, str(self.folder / model), "random")
         name = _load(model).metadata["name"]
-        return Model(name, model, "shipped" if model in list_weights() else "saved")
+        return Model(name, model, "shipped" if resolve(model).kind == "shipped" else "saved")
 
     def gigaflops(self, source: str, size: tuple[int, int]) -> dict[str, float]:
         """10^9 operations of the network "published", as "module" and "folded", for a pair of (height, width)."""
@@ -226,12 +221,10 @@ class Preparation:
         Raises:
             ConfigError: this processor would run the row of bfloat16 in float32.
         """
-        from tectum.export import FORMATS, export
-
         if row == BFLOAT16 and not has_bfloat16():
             raise ConfigError("this processor has no instructions for bfloat16")
         format, _, precision = row.partition(" ")
-        file = self.folder / f"{row.replace(' ', '_')}{FORMATS[format]}"
+        file = self.folder / f"{row.replace(' ', '_')}{EXPORT_SUFFIXES[format]}"
         export(source, file, format=format, pairs=calibration, precision=precision or "float32")
         return str(file)
 

@@ -2,18 +2,22 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tectum.bench.environment import environment
+from tectum.bench.measure import Plan, benchmark, choose_rows
+from tectum.bench.results import FORMAT, Group, Row
+from tectum.cli.console import messages, output, require_writable, show_problems, write_json
+from tectum.cli.options import Json, OptionalInfrared, OptionalVisible
+from tectum.cli.pairs import optional_pairs
+from tectum.data.datasets import Problem
 from tectum.errors import ConfigError
-
-if TYPE_CHECKING:
-    from tectum.bench.results import Group, Row
 
 _SMALLEST = 32  # of rendered scenes
 _COLUMNS = (
@@ -50,26 +54,15 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds at most; slow rows get fewer.")] = 20,
     warm_up: Annotated[int, typer.Option(min=1, help="Rounds that are not counted.")] = 2,
     folder: Annotated[int, typer.Option(min=0, help="Pairs of folder mode at most; 0 leaves it out.")] = 8,
-    visible: Annotated[
-        str | None, typer.Option(help="Visible images, as for `tectum fuse`, instead of rendered scenes.")
-    ] = None,
-    infrared: Annotated[str | None, typer.Option(help="Infrared images, given in the same way.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
+    visible: OptionalVisible = None,
+    infrared: OptionalInfrared = None,
+    json: Json = None,
 ) -> None:
     """Measure every way to run a network on this machine's CPU, in one run.
 
     Each row has a process of its own, and the rows are asked in turn. Of given pairs the first is timed and compared,
     and all serve folder mode and calibrate int8. What is measured and how: benchmarks/README.md.
     """
-    from dataclasses import asdict
-
-    from tectum.bench.environment import environment
-    from tectum.bench.measure import Plan, benchmark, choose_rows
-    from tectum.bench.results import FORMAT
-    from tectum.cli.console import messages, output, require_writable, show_problems, write_json
-    from tectum.cli.pairs import optional_pairs
-    from tectum.data.datasets import Problem
-
     if size and visible is not None:
         raise ConfigError("given pairs are measured at their own size: leave --size or the pairs out")
     rows = choose_rows(backend or [], precision or [], with_published=published)
@@ -109,7 +102,7 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _show(group: "Group", console: Console) -> None:
+def _show(group: Group, console: Console) -> None:
     random = ", random weights" if group.weights == "random" else ""
     table = Table(title=escape(f"{group.model}{random}, {group.width}x{group.height}"), title_justify="left")
     for index, column in enumerate(_COLUMNS):
@@ -121,7 +114,7 @@ def _show(group: "Group", console: Console) -> None:
     console.print("\n".join(_notes(group)), style="dim", markup=False, soft_wrap=True)
 
 
-def _cells(row: "Row") -> list[str]:
+def _cells(row: Row) -> list[str]:
     latency, agreement = row.latency, row.agreement
     if latency is None:
         return [row.name, "no memory" if row.skipped else "failed"]
@@ -143,7 +136,7 @@ def _cells(row: "Row") -> list[str]:
     ]
 
 
-def _notes(group: "Group") -> list[str]:
+def _notes(group: Group) -> list[str]:
     counts = ", ".join(f"{name} {count:.2f}" for name, count in group.gigaflops.items())
     rates = group.rates
     measured = [len(row.latency.samples) for row in group.rows if row.latency]

@@ -2,17 +2,35 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from tectum.data.check import Conversion
-    from tectum.data.datasets import Problem
+from tectum.cli.console import (
+    collected_warnings,
+    messages,
+    output,
+    progress,
+    require_writable,
+    show_warnings,
+    write_json,
+)
+from tectum.cli.options import InfraredRange, Json
+from tectum.data.check import (
+    Conversion,
+    check_dataset,
+    dataset_stats,
+    drop_unknown_ids,
+    ids_from_colours,
+    scale_thermal,
+    split_packed,
+)
+from tectum.data.datasets import Problem
 
 app = typer.Typer(help="Check, count and convert data sets.", no_args_is_help=True)
 convert = typer.Typer(help="Convert files of a data set; the originals stay as they are.", no_args_is_help=True)
@@ -21,17 +39,9 @@ app.add_typer(convert, name="convert")
 Root = Annotated[Path, typer.Argument(help="Root folder of the data set.")]
 Dataset = Annotated[str, typer.Option(help="msrs, mfnet, fmb, pst900, or folder (any two folders of images).")]
 Split = Annotated[str | None, typer.Option(help="train, val, test, ...; by default all there are.")]
-Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
 Source = Annotated[Path, typer.Argument(help="A file, or a folder of files.")]
 Out = Annotated[Path, typer.Option(help="Folder for the new files; those of the same name are replaced.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads; by default one per processor, at most 8.")]
-InfraredRange = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        metavar="LOW HIGH",
-        help="Infrared values that become black and white, for raw counts; by default the range of the file's type.",
-    ),
-]
 
 _SHOWN = 5
 """Messages printed of each kind; the JSON file has them all."""
@@ -51,11 +61,6 @@ def check(
     Finds missing twins, unequal sizes, unreadable files, wrong modes, unknown ids, empty label maps, and pictures that
     occur in two splits. Ends with exit code 1 if there is any such problem; notes are only reported.
     """
-    from rich.markup import escape
-
-    from tectum.cli.console import output, require_writable, write_json
-    from tectum.data.check import check_dataset
-
     console = output()
     if json is not None:
         require_writable(json.absolute().parent)
@@ -97,18 +102,6 @@ def stats(
     Ignored pixels (id 255) are left out. Weights: ENet's 1 / ln(1.02 + frequency), and median-frequency balancing.
     Ends with exit code 1 if some pair could not be read; the others are counted.
     """
-    from rich.markup import escape
-
-    from tectum.cli.console import (
-        collected_warnings,
-        messages,
-        output,
-        require_writable,
-        show_warnings,
-        write_json,
-    )
-    from tectum.data.check import dataset_stats
-
     console = output()
     if json is not None:
         require_writable(json.absolute().parent)
@@ -148,9 +141,7 @@ def mfnet(
     workers: Workers = None,
 ) -> None:
     """Split MFNet's four-channel PNGs into OUT/SPLIT/vi, ir and Segmentation_labels."""
-    from tectum.data.check import split_packed
-
-    _finish(out, split_packed, root, out, workers=workers)
+    _convert(out, split_packed, root, out, workers=workers)
 
 
 @convert.command()
@@ -162,9 +153,7 @@ def colours(
     workers: Workers = None,
 ) -> None:
     """Turn colour-coded label maps into class ids; a colour that is not in the palette is an error."""
-    from tectum.data.check import ids_from_colours
-
-    _finish(out, ids_from_colours, source, out, dataset, bgr=bgr, workers=workers)
+    _convert(out, ids_from_colours, source, out, dataset, bgr=bgr, workers=workers)
 
 
 @convert.command()
@@ -175,9 +164,7 @@ def ids(
     workers: Workers = None,
 ) -> None:
     """Turn ids that the data set does not have into 255 (ignore), such as FMB's 15 and 16."""
-    from tectum.data.check import drop_unknown_ids
-
-    _finish(out, drop_unknown_ids, source, out, dataset, workers=workers)
+    _convert(out, drop_unknown_ids, source, out, dataset, workers=workers)
 
 
 @convert.command()
@@ -191,17 +178,11 @@ def thermal(
     workers: Workers = None,
 ) -> None:
     """Turn 16-bit thermal counts into 8-bit grey."""
-    from tectum.data.check import scale_thermal
-
-    _finish(out, scale_thermal, source, out, infrared_range, workers=workers)
+    _convert(out, scale_thermal, source, out, infrared_range, workers=workers)
 
 
 def _with_progress(title: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call `function` with a progress bar, whose length it says once it knows it."""
-    from contextlib import ExitStack
-
-    from tectum.cli.console import messages, progress
-
     with ExitStack() as stack:
         bars: list[Callable[[], None]] = []
 
@@ -211,12 +192,8 @@ def _with_progress(title: str, function: Callable[..., Any], *args: Any, **optio
         return function(*args, **options, on_start=start, on_pair=lambda: bars[0]())
 
 
-def _finish(out: Path, function: Callable[..., "Conversion"], *args: Any, **options: Any) -> None:
+def _convert(out: Path, function: Callable[..., Conversion], *args: Any, **options: Any) -> None:
     """Run a conversion and report it."""
-    from rich.markup import escape
-
-    from tectum.cli.console import collected_warnings, messages, output, require_writable, show_warnings
-
     console = output()
     require_writable(out)
     with collected_warnings() as warned:
@@ -229,11 +206,8 @@ def _finish(out: Path, function: Callable[..., "Conversion"], *args: Any, **opti
         raise typer.Exit(1)
 
 
-def _show(problems: "Sequence[Problem]", word: str, colour: str, console: "Console") -> None:
+def _show(problems: Sequence[Problem], word: str, colour: str, console: Console) -> None:
     """Table of how many of each kind, with the first messages."""
-    from rich.markup import escape
-    from rich.table import Table
-
     if not problems:
         return
     kinds: dict[str, list[str]] = defaultdict(list)
@@ -251,9 +225,7 @@ def _show(problems: "Sequence[Problem]", word: str, colour: str, console: "Conso
     console.print(table)
 
 
-def _right_aligned(words: Sequence[str], numbers: Sequence[str]) -> "Table":
-    from rich.table import Table
-
+def _right_aligned(words: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table()
     for word in words:
         table.add_column(word)

@@ -3,37 +3,32 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from PIL import Image
 
 from tectum import DEFAULT_WEIGHTS
+from tectum.cli.console import messages, output, progress, require_writable
+from tectum.cli.options import Backend, Model
+from tectum.data.pair import PairPaths, read_pair
+from tectum.data.synthetic import render_scene
+from tectum.predict import Predictor
+from tectum.predict.colour import to_bytes
+from tectum.predict.writing import ITEMS, write_png, write_results
+from tectum.viz.panel import grid, with_legend
 
 _SEEDS = {"day": 9, "night": 2, "glare": 10, "fog": 16}  # streets with people, cars and bikes in view
 
 
 def demo(
-    model: Annotated[
-        str, typer.Option(help="Shipped weights, a directory of weights, an authors' .pth, or an exported file.")
-    ] = DEFAULT_WEIGHTS,
+    model: Model = DEFAULT_WEIGHTS,
     out: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("tectum-demo"),
-    backend: Annotated[
-        str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")
-    ] = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Render four street scenes (day, night, glare, fog), fuse and label them.
 
     Needs no data and no network connection.
     """
-    import numpy as np
-    from PIL import Image
-
-    from tectum.cli.console import messages, output, require_writable
-    from tectum.cli.fuse import ITEMS, write_png, write_results
-    from tectum.data.pair import PairPaths, read_pair
-    from tectum.data.synthetic import render_scene
-    from tectum.predict import Predictor
-    from tectum.predict.colour import to_bytes
-    from tectum.viz.panel import grid, with_legend
-
     require_writable(out)
     predictor = Predictor(model, backend=backend)
     pairs = []
@@ -45,7 +40,8 @@ def demo(
         for file, image in ((paths.visible, scene.visible), (paths.infrared, scene.infrared)):
             write_png(Image.fromarray(to_bytes(image)), file)
         pairs.append(paths)
-    _, problems = write_results(predictor, pairs, out, ITEMS, batch=1, read=read_pair, console=messages())
+    with progress("fusing", len(pairs), messages()) as advance:
+        _, problems = write_results(predictor, pairs, out, ITEMS, batch=1, read=read_pair, advance=advance)
     if problems:
         raise typer.Exit(1)
 

@@ -12,12 +12,25 @@ from rich.markup import escape
 from rich.table import Table
 
 from tectum import DEFAULT_WEIGHTS
-from tectum.errors import ConfigError, InputError
+from tectum.cli.console import (
+    collected_warnings,
+    messages,
+    output,
+    progress,
+    require_writable,
+    show_problems,
+    show_warnings,
+    write_json,
+)
+from tectum.cli.options import Backend, Batch, Device, Json, Model
+from tectum.data.datasets import DatasetInfo, dataset_info, scan_pairs
+from tectum.data.pair import PairPaths, read_pair
+from tectum.errors import ConfigError
+from tectum.predict import Predictor
+from tectum.weights import resolve
 
 if TYPE_CHECKING:
-    from tectum.data.datasets import DatasetInfo
-    from tectum.data.pair import PairPaths
-    from tectum.predict import Done, Predictor
+    from tectum.evaluation import Evaluation  # imports torch
 
 _RESIZE = "none: native size, padded by reflection to multiples of {stride} and cropped back"
 _CONVENTION = (
@@ -30,38 +43,19 @@ _IOU = "one confusion matrix over all images; classes that occur neither in labe
 def evaluate(
     data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
     dataset: Annotated[str, typer.Option(help="Layout and classes: msrs, mfnet, fmb, pst900 or folder.")],
-    model: Annotated[str, typer.Option(help="Shipped name (see `tectum models`), saved folder, or exported file.")] = (
-        DEFAULT_WEIGHTS
-    ),
+    model: Model = DEFAULT_WEIGHTS,
     split: Annotated[
         str | None, typer.Option(help="By default the test split where there is one, else everything.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="What runs the network: auto (the fastest), torch, compile, onnx or openvino.")
-    ] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Pairs of one size that go through the network together.")] = 1,
-    json: Annotated[
-        Path | None, typer.Option(help="Also write everything to this JSON file, each image's too.")
-    ] = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    batch: Batch = 1,
+    json: Json = None,
 ) -> None:
     """Score a model on a data set: segmentation, fusion, agreement with boxes where there are boxes.
 
     Pairs that cannot be scored are left out, listed, and make the exit code 1.
     """
-    from tectum.cli.console import (
-        collected_warnings,
-        messages,
-        output,
-        progress,
-        require_writable,
-        show_problems,
-        show_warnings,
-        write_json,
-    )
-    from tectum.data.datasets import Problem, dataset_info, scan_pairs
-    from tectum.data.pair import read_pair
-
     info = dataset_info(dataset)
     pairs, problems = scan_pairs(data, dataset, split)
     if split is None and any(paths.split == "test" for paths in pairs):
@@ -69,41 +63,35 @@ def evaluate(
     if json:
         require_writable(json.absolute().parent)
 
-    from tectum.predict import Predictor
+    from tectum import evaluation
 
     predictor = Predictor(model, device, backend)
     classes = _class_list(predictor, info, pairs)
     splits = sorted({paths.split for paths in pairs if paths.split})
-    scores = _Scores(classes, info, boxes=info.name == "msrs", qualified=len(splits) > 1)
     console = messages()
     read = partial(read_pair, classes=len(classes), ignore=info.ignore)
     with collected_warnings() as warned, progress("scoring", len(pairs), console) as advance:
-        for one in predictor.stream(pairs, batch=batch, read=read):
-            if isinstance(one, Problem):
-                problems.append(one)
-            else:
-                try:
-                    scores.add(one)
-                except InputError as error:
-                    problems.append(Problem("not scored", one.paths.name, str(error)))
-            advance()
+        found = evaluation.evaluate(
+            predictor, pairs, boxes=info.name == "msrs", batch=batch, read=read, advance=advance
+        )
+    problems += found.problems
 
     show_warnings(warned, console)
-    weights = _weights_file(model)
+    weights = resolve(model).weights
     report: dict[str, Any] = {
         "model": predictor.name,
-        "backend": predictor.backend.runtime,
+        "backend": predictor.engine.runtime,
         "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
         "data": {
             "dataset": info.name,
             "root": str(data),
             "split": ", ".join(splits) or None,
-            "images": len(scores.names),
-            "labelled": scores.labelled,
-            "names_sha256": hashlib.sha256("\n".join(sorted(scores.names)).encode()).hexdigest(),
+            "images": len(found.images),
+            "labelled": found.labelled,
+            "names_sha256": hashlib.sha256("\n".join(sorted(found.images)).encode()).hexdigest(),
         },
-        "resize": _RESIZE.format(stride=predictor.backend.stride),
-        **scores.report(),
+        "resize": _RESIZE.format(stride=predictor.engine.stride),
+        **_sections(found, classes, info),
         "problems": [problem._asdict() for problem in problems],
         "warnings": warned,
     }
@@ -116,84 +104,47 @@ def evaluate(
         raise typer.Exit(1)
 
 
-class _Scores:
-    """Everything that is accumulated over the images."""
-
-    def __init__(self, classes: Sequence[str], info: "DatasetInfo", *, boxes: bool, qualified: bool) -> None:
-        from tectum.metrics.segmentation import BoxAgreement, SegmentationScores
-
-        self.classes = classes
-        self.ignore = info.ignore
-        self.use_boxes = boxes
-        self.qualified = qualified  # names may repeat between splits
-        self.names: list[str] = []
-        self.images: dict[str, dict[str, float]] = {}
-        self.labelled = 0
-        self.segmentation = SegmentationScores(len(classes), ignore=255)  # what is ignored was read as 255
-        self.boxes = BoxAgreement()
-
-    def add(self, done: "Done") -> None:
-        """Add one image to every score, or to none when an InputError is raised."""
-        import torch
-
-        from tectum.metrics.conventions import score
-        from tectum.metrics.segmentation import read_boxes
-
-        values = score(*(torch.from_numpy(image)[None] for image in done.compared()))
-        boxes = read_boxes(done.paths.boxes) if self.use_boxes and done.paths.boxes else None
-        labels = torch.from_numpy(done.result.labels)
-
-        name = f"{done.paths.split}/{done.paths.name}" if self.qualified else done.paths.name
-        self.names.append(name)
-        self.images[name] = {metric: float(value) for metric, value in values.items()}
-        if done.pair.label is not None:
-            self.labelled += 1
-            self.segmentation.update(labels, torch.from_numpy(done.pair.label))
-        if boxes is not None:
-            self.boxes.update(labels[None], [boxes])
-
-    def report(self) -> dict[str, Any]:
-        """Sections `fusion`, `segmentation` (where there are labels) and `boxes` (where there are boxes)."""
-        sections: dict[str, Any] = {}
-        if self.images:
-            metrics = next(iter(self.images.values()))
-            mean = {key: sum(image[key] for image in self.images.values()) / len(self.images) for key in metrics}
-            sections["fusion"] = {"convention": _CONVENTION, "mean": mean, "images": self.images}
-        if self.labelled:
-            values = self.segmentation.compute()
-            sections["segmentation"] = {
-                "convention": _IOU,
-                "class_list": list(self.classes),
-                "ignored_ids": list(self.ignore),
-                "miou_with_class_0": float(values["miou"]),
-                "miou_without_class_0": float(values["miou_without_0"]),
-                "mean_class_accuracy_with_class_0": float(values["class_accuracy"]),
-                "pixel_accuracy": float(values["pixel_accuracy"]),
-                "classes": [
-                    {"id": index, "name": name, "iou": iou, "accuracy": accuracy}
-                    for index, (name, iou, accuracy) in enumerate(
-                        zip(self.classes, values["iou"].tolist(), values["recall"].tolist(), strict=True)
-                    )
-                ],
-                "confusion_matrix": self.segmentation.matrix.tolist(),
-            }
-        counts = self.boxes.counts.tolist()
-        if any(number for number, *_ in counts):
-            values = self.boxes.compute()
-            sections["boxes"] = {
-                "convention": "a box is found when 25 % of its pixels carry its class; inside: share of the class's "
-                "pixels that lie in its boxes",
-                "classes": [
-                    {"name": self.classes[label], "boxes": number, "found": found, "inside": inside}
-                    for label, (number, *_), found, inside in zip(
-                        self.boxes.classes, counts, values["found"].tolist(), values["inside"].tolist(), strict=True
-                    )
-                ],
-            }
-        return sections
+def _sections(found: "Evaluation", classes: Sequence[str], info: DatasetInfo) -> dict[str, Any]:
+    """Sections `fusion`, `segmentation` (where there are labels) and `boxes` (where there are boxes)."""
+    sections: dict[str, Any] = {}
+    if found.images:
+        mean = {key: value for key, value in found.means().items() if key != "miou"}
+        sections["fusion"] = {"convention": _CONVENTION, "mean": mean, "images": found.images}
+    if found.labelled:
+        values = found.segmentation.compute()
+        sections["segmentation"] = {
+            "convention": _IOU,
+            "class_list": list(classes),
+            "ignored_ids": list(info.ignore),
+            "miou_with_class_0": float(values["miou"]),
+            "miou_without_class_0": float(values["miou_without_0"]),
+            "mean_class_accuracy_with_class_0": float(values["class_accuracy"]),
+            "pixel_accuracy": float(values["pixel_accuracy"]),
+            "classes": [
+                {"id": index, "name": name, "iou": iou, "accuracy": accuracy}
+                for index, (name, iou, accuracy) in enumerate(
+                    zip(classes, values["iou"].tolist(), values["recall"].tolist(), strict=True)
+                )
+            ],
+            "confusion_matrix": found.segmentation.matrix.tolist(),
+        }
+    counts = found.boxes.counts.tolist()
+    if any(number for number, *_ in counts):
+        values = found.boxes.compute()
+        sections["boxes"] = {
+            "convention": "a box is found when 25 % of its pixels carry its class; inside: share of the class's "
+            "pixels that lie in its boxes",
+            "classes": [
+                {"name": classes[label], "boxes": number, "found": found, "inside": inside}
+                for label, (number, *_), found, inside in zip(
+                    found.boxes.classes, counts, values["found"].tolist(), values["inside"].tolist(), strict=True
+                )
+            ],
+        }
+    return sections
 
 
-def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[PairPaths]") -> tuple[str, ...]:
+def _class_list(predictor: Predictor, info: DatasetInfo, pairs: Sequence[PairPaths]) -> tuple[str, ...]:
     """The classes that are scored: the data set's, which must be the model's; for plain folders the model's."""
     if not info.classes or not any(paths.label for paths in pairs):
         return predictor.class_names
@@ -204,16 +155,6 @@ def _class_list(predictor: "Predictor", info: "DatasetInfo", pairs: "Sequence[Pa
             "--dataset folder on a copy without labels to score the fusion alone"
         )
     return info.classes
-
-
-def _weights_file(model: str) -> Path:
-    from tectum.export import FORMATS
-    from tectum.weights import WEIGHTS_FILE, list_weights, shipped_folder
-
-    path = shipped_folder(model) if model in list_weights() else Path(model)
-    if path.suffix.lower() == FORMATS["openvino"]:
-        return path.with_suffix(".bin")
-    return path / WEIGHTS_FILE if path.is_dir() else path
 
 
 def _show(report: dict[str, Any], console: Console) -> None:

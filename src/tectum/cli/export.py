@@ -6,29 +6,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tectum import DEFAULT_WEIGHTS
+from tectum.cli.console import output, require_writable
+from tectum.cli.options import Model, OptionalInfrared, OptionalVisible
+from tectum.cli.pairs import optional_pairs
 from tectum.errors import ConfigError
+from tectum.export import Report, check_request
+from tectum.export import export as write
+from tectum.export.files import MOST_PAIRS, spread
+from tectum.predict import Predictor
+from tectum.weights import resolve
 
 if TYPE_CHECKING:
-    from tectum.export import Report
+    from tectum.evaluation import PrecisionCost  # imports torch
 
 
 def export(
     format: Annotated[str, typer.Option(help="onnx, or openvino for OpenVINO's IR.")],
     out: Annotated[Path, typer.Option(help="File to write: .onnx, or .xml (the weights go beside it, .bin).")],
-    model: Annotated[
-        str, typer.Option(help="Shipped name (see `tectum models`), saved model's folder, or authors' .pth file.")
-    ] = DEFAULT_WEIGHTS,
+    model: Model = DEFAULT_WEIGHTS,
     precision: Annotated[
         str,
         typer.Option(
             help="float32; for openvino also bfloat16, or int8, which is quantised after training and needs pairs."
         ),
     ] = "float32",
-    visible: Annotated[
-        str | None,
-        typer.Option(help="Visible images, as for `tectum fuse`: for the check, the loss of quality, and int8."),
-    ] = None,
-    infrared: Annotated[str | None, typer.Option(help="Infrared images, given in the same way.")] = None,
+    visible: OptionalVisible = None,
+    infrared: OptionalInfrared = None,
 ) -> None:
     """Write a network as one file that `tectum fuse --model FILE` runs without torch.
 
@@ -36,21 +39,21 @@ def export(
     images and on the first of the given pairs, or else on a rendered scene. Of bfloat16 and int8, what they cost on the
     given pairs (at most 300, evenly spread) is printed; int8 is calibrated on the same.
     """
-    from tectum.cli.console import output, require_writable
-    from tectum.cli.pairs import optional_pairs
-    from tectum.export import FORMATS, check_request
-    from tectum.export import export as write
-
     check_request(out, format, precision, pairs=visible is not None or infrared is not None)
-    if Path(model).suffix.lower() in FORMATS.values():
+    if resolve(model).kind == "exported":
         raise ConfigError(f"'{model}' is an exported file already; give the weights that it was made from")
     pairs = optional_pairs(visible, infrared)
     require_writable(out.absolute().parent)
     report = write(model, out, format=format, pairs=pairs, precision=precision)
-    output().print("\n".join(_lines(report, precision)), markup=False, soft_wrap=True)
+    cost = None
+    if pairs and precision != "float32":
+        from tectum.evaluation import precision_cost
+
+        cost = precision_cost(Predictor(model, backend="torch"), Predictor(out), spread(pairs, MOST_PAIRS))
+    output().print("\n".join(_lines(report, precision, cost)), markup=False, soft_wrap=True)
 
 
-def _lines(report: "Report", precision: str) -> list[str]:
+def _lines(report: Report, precision: str, cost: "PrecisionCost | None") -> list[str]:
     lines = [f"wrote {report.file}", "compared with torch:"]
     for check in report.checks:
         batch, height, width = check.size
@@ -58,14 +61,13 @@ def _lines(report: "Report", precision: str) -> list[str]:
             f"  {check.content}, {batch} x {width}x{height}: fused differs by at most {check.fused:.2g} of 255, "
             f"{100 * check.labels:.2f} % of the labels are equal"
         )
-    quality = report.quality
-    if quality is not None:
+    if cost is not None:
         lines += [
-            f"loss of quality by {precision}, on {quality.pairs} pair{'s' * (quality.pairs > 1)} at their own size:",
-            f"  fused differs by {quality.fused_mean:.2g} of 255 in the mean, {quality.fused_max:.2g} at most; "
-            f"{100 * quality.labels:.2f} % of the labels are equal",
+            f"loss of quality by {precision}, on {cost.pairs} pair{'s' * (cost.pairs > 1)} at their own size:",
+            f"  fused differs by {cost.fused_mean:.2g} of 255 in the mean, {cost.fused_max:.2g} at most; "
+            f"{100 * cost.labels:.2f} % of the labels are equal",
             *(
-                f"  {symbol}: {quality.before[key]:.4f} in float32, {quality.after[key]:.4f} in {precision}"
+                f"  {symbol}: {cost.before[key]:.4f} in float32, {cost.after[key]:.4f} in {precision}"
                 for key, symbol in (("qabf", "Qabf"), ("mi", "MI"))
             ),
         ]

@@ -4,17 +4,32 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
+from tectum.arrays import Float
+from tectum.cli.console import (
+    collected_warnings,
+    messages,
+    output,
+    progress,
+    require_writable,
+    show_problems,
+    show_warnings,
+    write_json,
+)
+from tectum.data.datasets import Problem, list_images, match_pairs
+from tectum.data.pair import PairPaths, read_infrared, read_visible
 from tectum.errors import ConfigError, InputError
+from tectum.files import write_text
 
 if TYPE_CHECKING:
-    from tectum.data.datasets import Problem
-    from tectum.data.pair import PairPaths
-    from tectum.metrics.table import ScoreTable
+    from tectum.metrics.table import ScoreTable  # imports torch
+
+Scores = dict[str, dict[str, dict[str, float]]]
 
 
 def metrics(
@@ -39,18 +54,8 @@ def metrics(
     workers: Annotated[int, typer.Option(min=1, help="Pairs scored at the same time.")] = os.cpu_count() or 1,
 ) -> None:
     """Score fused images against their sources, per image and on average, the best of each column marked."""
-    from tectum.cli.console import (
-        collected_warnings,
-        messages,
-        output,
-        require_writable,
-        show_problems,
-        show_warnings,
-        write_json,
-    )
-    from tectum.data.datasets import list_images, match_pairs
-    from tectum.files import write_text
     from tectum.metrics.conventions import get_convention, select_metrics
+    from tectum.metrics.table import ScoreTable
 
     rules = get_convention(convention)
     keys = select_metrics(rules, "all" if select == "all" else select.split(",") if select else None)
@@ -65,7 +70,8 @@ def metrics(
     files = {name: _by_pair(folder, pairs, name, problems) for name, folder in folders.items()}
     console = messages()
     with collected_warnings() as warned:
-        table = _score(pairs, files, baselines, keys, convention, workers, problems)
+        scores = _score(pairs, files, baselines, keys, convention, workers, problems)
+    table = ScoreTable(convention, keys, scores)
 
     show_warnings(warned, console)
     _show(table, output(), rules.summary, len(pairs))
@@ -93,10 +99,8 @@ def _methods(fused: Path | None, methods: list[str]) -> dict[str, Path]:
     return folders
 
 
-def _by_pair(folder: Path, pairs: "list[PairPaths]", method: str, problems: "list[Problem]") -> dict[str, Path]:
+def _by_pair(folder: Path, pairs: list[PairPaths], method: str, problems: list[Problem]) -> dict[str, Path]:
     """Fused file of each pair: the same stem, or the stem followed by the method's name (`a_CDDFuse.png`)."""
-    from tectum.data.datasets import Problem, list_images
-
     stems = {file.stem.lower(): file for file in list_images(folder)}
     found = {}
     for pair in pairs:
@@ -111,46 +115,40 @@ def _by_pair(folder: Path, pairs: "list[PairPaths]", method: str, problems: "lis
 
 
 def _score(
-    pairs: "list[PairPaths]",
+    pairs: list[PairPaths],
     files: dict[str, dict[str, Path]],
     baselines: bool,
     keys: tuple[str, ...],
     convention: str,
     workers: int,
-    problems: "list[Problem]",
-) -> "ScoreTable":
+    problems: list[Problem],
+) -> Scores:
     """Score all methods on all pairs in threads; what cannot be scored is added to `problems`."""
     import torch
 
-    from tectum.cli.console import messages, progress
-    from tectum.data.datasets import Problem
-    from tectum.data.pair import read_infrared, read_visible
+    from tectum.evaluation import score_image
     from tectum.metrics.baselines import BASELINES
-    from tectum.metrics.conventions import score
-    from tectum.metrics.table import ScoreTable
     from tectum.models.base import luminance
 
     trivial = BASELINES if baselines else {}
-    methods: dict[str, dict[str, dict[str, float]]] = {name: {} for name in (*files, *trivial)}
+    methods: Scores = {name: {} for name in (*files, *trivial)}
 
-    def one(pair: "PairPaths") -> "list[tuple[str, dict[str, float] | InputError]]":
+    def one(pair: PairPaths) -> list[tuple[str, dict[str, float] | InputError]]:
         results: list[tuple[str, dict[str, float] | InputError]] = []
         try:
-            visible = torch.from_numpy(read_visible(pair.visible)).permute(2, 0, 1)[None]
-            infrared = torch.from_numpy(read_infrared(pair.infrared))[None, None]
+            visible, infrared = read_visible(pair.visible).transpose(2, 0, 1), read_infrared(pair.infrared)[None]
         except InputError as error:
             return [(pair.name, error)]
-        images: dict[str, Callable[[], Any]] = {
-            name: lambda path=found[pair.name]: torch.from_numpy(read_visible(path)).permute(2, 0, 1)[None]  # type: ignore[misc]
+        light, heat = luminance(torch.from_numpy(visible)[None]), torch.from_numpy(infrared)[None]
+        fused: dict[str, Callable[[], Float]] = {
+            name: lambda path=found[pair.name]: read_visible(path).transpose(2, 0, 1)  # type: ignore[misc]
             for name, found in files.items()
             if pair.name in found
         }
-        for name, fuse in trivial.items():
-            images[name] = lambda fuse=fuse: fuse(luminance(visible), infrared)  # type: ignore[misc]
-        for name, image in images.items():
+        fused |= {name: lambda fuse=fuse: fuse(light, heat)[0].numpy() for name, fuse in trivial.items()}  # type: ignore[misc]
+        for name, image in fused.items():
             try:
-                values = score(image(), visible, infrared, metrics=keys, convention=convention)
-                results.append((name, {key: float(value) for key, value in values.items()}))
+                results.append((name, score_image(image(), visible, infrared, metrics=keys, convention=convention)))
             except InputError as error:
                 results.append((f"{name}: {pair.name}", error))
         return results
@@ -168,10 +166,10 @@ def _score(
                 advance()
     finally:
         torch.set_num_threads(threads)
-    return ScoreTable(convention, keys, methods)
+    return methods
 
 
-def _show(table: "ScoreTable", console: Any, summary: str, pairs: int) -> None:
+def _show(table: "ScoreTable", console: Console, summary: str, pairs: int) -> None:
     shown = Table(title=f"mean over {pairs} pairs; convention {table.convention}: {summary}", title_justify="left")
     shown.add_column("method")
     for head in table.heads():

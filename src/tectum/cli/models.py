@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+
+from tectum.cli.console import output, require_writable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,9 +20,7 @@ def models(context: typer.Context) -> None:
     if context.invoked_subcommand:
         return
     import torch
-    from rich.table import Table
 
-    from tectum.cli.console import output
     from tectum.models import create_model, list_models, list_weights, load
 
     console = output()
@@ -53,7 +54,6 @@ def convert(
 
     The weights are NVIDIA's and licensed for non-commercial use only; so is what is trained from them.
     """
-    from tectum.cli.console import require_writable
     from tectum.models.backbones.mit_weights import convert_mit
 
     require_writable(out.absolute().parent)

@@ -1,14 +1,12 @@
 """Pairs for commands that can do without."""
 
-from typing import TYPE_CHECKING
-
+from tectum.cli.console import messages, show_warnings
+from tectum.data.pair import PairPaths
 from tectum.errors import ConfigError, InputError
-
-if TYPE_CHECKING:
-    from tectum.data.pair import PairPaths
+from tectum.predict import find_pairs
 
 
-def optional_pairs(visible: str | None, infrared: str | None) -> "list[PairPaths]":
+def optional_pairs(visible: str | None, infrared: str | None) -> list[PairPaths]:
     """The pairs of --visible and --infrared, which `tectum fuse` explains; none where neither is given.
 
     Images without a twin are named in a warning.
@@ -17,9 +15,6 @@ def optional_pairs(visible: str | None, infrared: str | None) -> "list[PairPaths
         ConfigError: one of the two is missing.
         InputError: there is no pair.
     """
-    from tectum.cli.console import messages, show_warnings
-    from tectum.predict.sources import find_pairs
-
     if visible is None and infrared is None:
         return []
     if visible is None or infrared is None:

@@ -7,7 +7,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch.export import Dim
 
-from tectum.export import METADATA_KEY
+from tectum.engines.description import METADATA_KEY
 from tectum.models.base import Deployed
 
 _MOST = 4096  # pairs of a batch, and multiples of the stride in height and width
@@ -18,7 +18,7 @@ def write(network: Deployed, description: str, file: Path, samples: None = None)
 
     Args:
         network: what `model.deploy()` gives.
-        description: text of `tectum.export.describe`.
+        description: text of `tectum.engines.description.describe`.
         file: the .onnx file.
         samples: nothing, since ONNX files are not quantised.
     """

@@ -6,14 +6,11 @@ from typing import Any
 
 import torch
 
+from tectum.engines.description import METADATA_KEY
+from tectum.engines.openvino import import_openvino
 from tectum.errors import MissingExtraError
-from tectum.export import METADATA_KEY, Samples
+from tectum.export.samples import Samples
 from tectum.models.base import Deployed
-from tectum.predict.backends import import_openvino
-
-# What amplifies rounding: the invertible blocks of MAFS, in 8 bits the largest part of the error of the fused image by
-# far, and the steep choice between the sources.
-_NOT_QUANTISED = [".*fusion_decoder.*", ".*selection.*"]
 
 
 def write(network: Deployed, description: str, file: Path, samples: Samples | None = None) -> None:
@@ -24,7 +21,7 @@ def write(network: Deployed, description: str, file: Path, samples: Samples | No
 
     Args:
         network: what `model.deploy()` gives.
-        description: text of `tectum.export.describe`.
+        description: text of `tectum.engines.description.describe`.
         file: the .xml file; the .bin file is written beside it.
         samples: what INT8 is calibrated on.
 
@@ -41,12 +38,12 @@ def write(network: Deployed, description: str, file: Path, samples: Samples | No
     for output, name in zip(model.outputs, ("fused", "logits"), strict=True):
         output.get_tensor().set_names({name})
     if samples is not None:
-        model = _quantise(model, samples)
+        model = _quantise(model, samples, network.unquantised_modules)
     model.set_rt_info(description, [METADATA_KEY])
     openvino.save_model(model, file, compress_to_fp16=False)
 
 
-def _quantise(model: Any, samples: Samples) -> Any:
+def _quantise(model: Any, samples: Samples, unquantised: tuple[str, ...]) -> Any:
     try:
         import nncf
     except ModuleNotFoundError as error:
@@ -58,5 +55,6 @@ def _quantise(model: Any, samples: Samples) -> Any:
         nncf.Dataset(samples),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(samples),
-        ignored_scope=nncf.IgnoredScope(patterns=_NOT_QUANTISED, validate=False),  # not every network has both
+        # Not every network has all that its family declares.
+        ignored_scope=nncf.IgnoredScope(patterns=[f".*{name}.*" for name in unquantised], validate=False),
     )

@@ -74,6 +74,10 @@ class Deployed(nn.Module):
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
+    def deploy(self) -> "Deployed":
+        """This network itself, so that whoever holds either form may ask."""
+        return self
+
     def bands(self, visible: Tensor, infrared: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What `forward` gives, up to rounding, in bands from top to bottom, and in a fraction of its memory.
 

@@ -6,12 +6,8 @@ adding the change of luminance to each of R, G and B, since the column of Y in t
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from tectum.data.pair import LUMA
-
-Float = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+from tectum.arrays import Bytes, Float, luma
 
 
 def luminance(rgb: Float) -> Float:
@@ -23,8 +19,8 @@ def luminance(rgb: Float) -> Float:
     Returns:
         float32 (..., H, W), in the range of the input. Grey pixels (R = G = B) keep their value up to rounding.
     """
-    red, green, blue = LUMA
-    return (red * rgb[..., 0] + green * rgb[..., 1] + blue * rgb[..., 2]).astype(np.float32, copy=False)
+    planes: Float = luma(rgb[..., 0], rgb[..., 1], rgb[..., 2])
+    return planes.astype(np.float32, copy=False)
 
 
 def recolour(visible: Float, fused: Float) -> Float:

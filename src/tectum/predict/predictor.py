@@ -1,6 +1,6 @@
 """The inference path: every command, the evaluation and the validation in training go through `Predictor`.
 
-Reading, padding, tiling, cropping and colour are numpy; the network runs in a backend (`tectum.predict.backends`).
+Reading, padding, tiling, cropping and colour are numpy; the network runs in an engine (`tectum.engines`).
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tectum import DEFAULT_WEIGHTS
+from tectum.arrays import Bytes, Float
 from tectum.data.datasets import Problem
 from tectum.data.pair import (
     ImageSource,
@@ -28,8 +28,10 @@ from tectum.data.pair import (
     read_visible,
     require_same_size,
 )
+from tectum.engines.base import Engine
 from tectum.errors import ConfigError, InputError, WeightsError
-from tectum.predict.backends import Backend, create_backend
+from tectum.machine import free_memory
+from tectum.predict.choice import create_engine
 from tectum.predict.colour import recolour, to_bytes
 from tectum.predict.tiling import (
     BAND_ROWS,
@@ -40,15 +42,11 @@ from tectum.predict.tiling import (
     bytes_per_pixel,
     cover,
     fit_tile,
-    free_memory,
     round_up,
 )
 
 if TYPE_CHECKING:
     from torch import nn
-
-Float = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 
 MIN_SIDE = 16
 """Smallest height and width that `Predictor` takes, in pixels."""
@@ -82,7 +80,7 @@ class _Plan(NamedTuple):
     Attributes:
         tile: height and width of what is run at a time, the padded size itself for a whole run.
         together: how many pairs may go through the network together, None for all.
-        exact: the tile is a band of `Backend.bands`.
+        exact: the tile is a band of `Engine.bands`.
     """
 
     tile: tuple[int, int]
@@ -91,7 +89,7 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Done:
+class Prediction:
     """One pair of `Predictor.stream` that went well: where it lies, what was read, and the result."""
 
     paths: PairPaths
@@ -113,7 +111,7 @@ class Predictor:
         device: "auto", "cpu", "cuda", "cuda:1", "mps". With "auto" a loaded network goes to the GPU where there is
             one, and a network handed in stays where it is.
         backend: "torch", "compile" (`torch.compile`), "onnx" (ONNX Runtime), "openvino", or "auto", the fastest that is
-            installed: see `tectum.predict.backends.create_backend`. For the two runtimes weights are exported when they
+            installed: see `tectum.predict.choice.create_engine`. For the two runtimes weights are exported when they
             are first run, with a message, and the file is kept in ~/.cache/tectum.
         tile: how images too large for one run are run. ViR-MFS in torch works through them in bands of rows, which
             gives what a whole run gives, up to rounding. All others are cut into overlapping tiles that fade into each
@@ -149,7 +147,7 @@ class Predictor:
         if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST_TILE):
             raise ConfigError(f"tile must be auto, off, or a number of pixels from {SMALLEST_TILE} up, got {tile!r}")
         self.tile = tile
-        self.backend: Backend = create_backend(model, device, backend)
+        self.engine: Engine = create_engine(model, device, backend)
         if self.classes > 255:
             raise ConfigError(
                 f"model '{self.name}' has {self.classes} classes; label maps are 8-bit and hold at most 255"
@@ -158,12 +156,12 @@ class Predictor:
     @property
     def name(self) -> str:
         """What the network calls itself."""
-        return self.backend.name
+        return self.engine.name
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.backend.classes
+        return self.engine.classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -171,7 +169,7 @@ class Predictor:
         return tuple(self._per_class("class_names") or [f"class {index}" for index in range(self.classes)])
 
     @property
-    def palette(self) -> npt.NDArray[np.uint8]:
+    def palette(self) -> Bytes:
         """uint8 (K, 3): the colour of each class id in pictures; evenly spread hues where the weights do not say."""
         from tectum.viz.overlay import default_palette
 
@@ -179,7 +177,7 @@ class Predictor:
         return np.array(palette, np.uint8) if palette else default_palette(self.classes)
 
     def _per_class(self, key: str) -> list[Any] | None:
-        values = self.backend.metadata.get(key)
+        values = self.engine.metadata.get(key)
         if values and len(values) != self.classes:
             raise WeightsError(
                 f"model '{self.name}' has {self.classes} classes, but its metadata lists {len(values)} in '{key}'; "
@@ -223,7 +221,7 @@ class Predictor:
         groups: dict[tuple[int, int], list[int]] = {}
         for index, pair in enumerate(pairs):
             _check(pair)
-            height, width = (round_up(side, self.backend.stride) for side in pair.infrared.shape)
+            height, width = (round_up(side, self.engine.stride) for side in pair.infrared.shape)
             groups.setdefault((height, width), []).append(index)
         results: dict[int, Result] = {}
         for size, indices in groups.items():
@@ -236,7 +234,7 @@ class Predictor:
 
     def stream(
         self, table: Iterable[PairPaths], *, batch: int = 1, read: Callable[[PairPaths], Pair] = read_pair
-    ) -> Iterator[Done | Problem]:
+    ) -> Iterator[Prediction | Problem]:
         """Go through a table of pairs: files are decoded ahead in threads while the network runs.
 
         Args:
@@ -245,8 +243,8 @@ class Predictor:
             read: how a pair is read, `functools.partial(read_pair, value_range=(0, 16383))` for example.
 
         Yields:
-            For each pair, in the order of the table, either `Done` or the `Problem` that it has. A bad pair harms no
-            other one of its batch.
+            For each pair, in the order of the table, either a `Prediction` or the `Problem` that it has. A bad pair
+            harms no other one of its batch.
         """
         rows = iter(table)
         readers = min(4, os.cpu_count() or 1)
@@ -260,12 +258,12 @@ class Predictor:
                         row, future = ahead.popleft()
                         group.append((row, future.result()))
                         ahead.extend((row, pool.submit(_read, read, row)) for row in islice(rows, 1))
-                    yield from self._finish(group)
+                    yield from self._predict_read(group)
             finally:
                 for _, future in ahead:
                     future.cancel()
 
-    def _finish(self, group: Sequence[tuple[PairPaths, Pair | Problem]]) -> Iterator[Done | Problem]:
+    def _predict_read(self, group: Sequence[tuple[PairPaths, Pair | Problem]]) -> Iterator[Prediction | Problem]:
         """Results of what was read, in order; one by one if the batch as a whole fails."""
         pairs = [pair for _, pair in group if isinstance(pair, Pair)]
         try:
@@ -283,12 +281,12 @@ class Predictor:
             except WeightsError as error:
                 yield Problem("bad output", row.name, str(error))
             else:
-                yield Done(row, pair, result)
+                yield Prediction(row, pair, result)
 
     def _plan(self, size: tuple[int, int]) -> _Plan:
         if self.tile == "off":
             return _Plan(size, None)
-        stride, exact = self.backend.stride, self.backend.bands is not None
+        stride, exact = self.engine.stride, self.engine.bands is not None
         if self.tile != "auto":
             side = round_up(int(self.tile), stride)
             if side >= max(size):
@@ -296,11 +294,11 @@ class Predictor:
             return _Plan((min(size[0], side), size[1] if exact else min(size[1], side)), 1, exact)
         # The other half is for the images themselves, those read ahead, and everybody else.
         free = free_memory() // 2
-        affordable = free // bytes_per_pixel(self.backend)
+        affordable = free // bytes_per_pixel(self.engine)
         pixels = size[0] * size[1]
         if pixels <= min(WHOLE_PIXELS, affordable):
             return _Plan(size, affordable // pixels)
-        if exact and pixels * bytes_per_pixel(self.backend, bands=True) <= free:
+        if exact and pixels * bytes_per_pixel(self.engine, bands=True) <= free:
             return _Plan((min(size[0], round_up(BAND_ROWS, stride)), size[1]), 1, exact)
         tile = fit_tile(size, min(WHOLE_PIXELS, affordable), stride)
         if tile != size and (exact or pixels <= WHOLE_PIXELS):
@@ -314,26 +312,26 @@ class Predictor:
 
     def _run(self, pairs: Sequence[Pair], size: tuple[int, int], plan: _Plan) -> list[Result]:
         results = [_empty(pair) for pair in pairs]
-        for top, fused, logits in self._finished(pairs, size, plan):
+        for top, fused, logits in self._bands(pairs, size, plan):
             for pair, result, one_fused, one_logits in zip(pairs, results, fused, logits, strict=True):
                 for start in range(0, min(len(one_fused), len(pair.infrared) - top), _STRIP):
                     part = slice(start, start + _STRIP)
-                    self._fill(result, pair, top + start, one_fused[part], one_logits[:, part])
+                    self._write_rows(result, pair, top + start, one_fused[part], one_logits[:, part])
         return results
 
-    def _finished(self, pairs: Sequence[Pair], size: tuple[int, int], plan: _Plan) -> Iterator[Band]:
+    def _bands(self, pairs: Sequence[Pair], size: tuple[int, int], plan: _Plan) -> Iterator[Band]:
         """The network's output in bands, from top to bottom, whichever way it is computed."""
         if plan.exact:
-            assert self.backend.bands is not None
+            assert self.engine.bands is not None
             top = 0
-            for raw in self.backend.bands(*_window(pairs, slice(0, size[0]), slice(0, size[1])), plan.tile[0]):
+            for raw in self.engine.bands(*_window(pairs, slice(0, size[0]), slice(0, size[1])), plan.tile[0]):
                 yield Band(top, *raw)
                 top += raw.fused.shape[1]
         else:
-            down, across = (cover(*lengths, self.backend.stride) for lengths in zip(size, plan.tile, strict=True))
-            yield from blend(down, across, lambda rows, columns: self.backend.run(*_window(pairs, rows, columns)))
+            down, across = (cover(*lengths, self.engine.stride) for lengths in zip(size, plan.tile, strict=True))
+            yield from blend(down, across, lambda rows, columns: self.engine.run(*_window(pairs, rows, columns)))
 
-    def _fill(self, result: Result, pair: Pair, top: int, fused: Float, logits: Float) -> None:
+    def _write_rows(self, result: Result, pair: Pair, top: int, fused: Float, logits: Float) -> None:
         """Write rows of a result, from `top` on; `fused` (h, W) and `logits` (K, h, W) may reach beyond the image."""
         height, width = pair.infrared.shape
         fused, logits = fused[: height - top, :width], logits[:, : height - top, :width]

@@ -1,6 +1,6 @@
 """Large images: which are cut, and overlapping tiles, in numpy.
 
-Where the backend can run a large image whole in bands of rows (`Backend.bands`), nothing here but the limits is used.
+Where the engine can run a large image whole in bands of rows (`Engine.bands`), nothing here but the limits is used.
 
 Neighbouring tiles overlap, and in the overlap the fused luminance and the logits of one fade into those of the other:
 each tile is weighted by raised-cosine ramps which, normalised, add up to one at every pixel. Tiles start at multiples
@@ -11,18 +11,14 @@ instance normalisation) sees one tile instead, so its result does change: see "L
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tectum.predict.backends import Backend, Raw
-
-Float = npt.NDArray[np.float32]
+from tectum.arrays import Float
+from tectum.engines.base import Engine, Raw
 
 OVERLAP = 128
 """Pixels, at least, by which neighbouring tiles overlap; half a tile where tiles are small."""
@@ -37,21 +33,13 @@ Beyond, attention, whose cost grows with the square of the pixels, costs ViR-MFS
 """
 
 BAND_ROWS = 256
-"""Height of the bands in which backends with `bands` run large images, in pixels."""
+"""Height of the bands in which engines with `bands` run large images, in pixels."""
 
 BYTES_PER_PIXEL = 2500
-"""Memory of a run per input pixel, whatever the network and the backend: what the largest preset, mafs_r152, needs."""
+"""Memory of a run per input pixel where the network declares none: what the largest preset, mafs_r152, needs.
 
-# What is known to need less: by backend ("bands": in bands of `BAND_ROWS`) and family, what benchmarks/memory.py
-# measures for the presets that need most, rounded up. ONNX Runtime is not among them, since it holds all scores of
-# attention, which grow with the square of the pixels.
-_BYTES_PER_PIXEL = {
-    ("torch", "virmfs"): 750,
-    ("bands", "virmfs"): 250,
-    ("openvino", "virmfs"): 700,
-}
-
-_UNKNOWN_MEMORY = 4 * 2**30
+ONNX Runtime has no declared need, since it holds all scores of attention, which grow with the square of the pixels.
+"""
 
 
 class Span(NamedTuple):
@@ -154,33 +142,11 @@ def fit_tile(size: tuple[int, int], pixels: int, stride: int) -> tuple[int, int]
     return (min(height, shorter), min(width, longer)) if height <= width else (min(height, longer), min(width, shorter))
 
 
-def bytes_per_pixel(backend: Backend, *, bands: bool = False) -> int:
+def bytes_per_pixel(engine: Engine, *, bands: bool = False) -> int:
     """Memory per input pixel of a whole run, or of one in bands of `BAND_ROWS` rows, for images that may run whole."""
-    family = str(backend.metadata.get("architecture", "")).partition("_")[0]
-    return _BYTES_PER_PIXEL.get(("bands" if bands else backend.runtime, family), BYTES_PER_PIXEL)
+    return engine.bytes_per_pixel.get("bands" if bands else engine.runtime, BYTES_PER_PIXEL)
 
 
 def round_up(length: int, stride: int) -> int:
     """The smallest multiple of `stride` that is not less than `length`."""
     return -(-length // stride) * stride
-
-
-def free_memory() -> int:
-    """Bytes of main memory that can still be used, within the limit of the control group if there is one.
-
-    Linux tells it. Elsewhere half of the physical memory is taken for free; 4 GiB where even that is unknown.
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        try:
-            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        except (AttributeError, ValueError, OSError):
-            free = _UNKNOWN_MEMORY
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no control group, or one without a limit ("max")
-        return free
-    return min(free, max(0, limit - used))

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from types import TracebackType
@@ -32,13 +31,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from tectum.data.datasets import DatasetInfo, Problem, pair_table
-from tectum.data.pair import IGNORE, PairPaths, read_pair
+from tectum.data.datasets import DatasetInfo, pair_table
+from tectum.data.pair import IGNORE, PairPaths
 from tectum.data.transforms import Augmentation, PairDataset, Sample, StepSampler, derive_seed
 from tectum.errors import ConfigError, InputError, WeightsError
+from tectum.evaluation import evaluate
 from tectum.files import atomic_path, write_text
-from tectum.metrics.fusion import FusionScores
-from tectum.metrics.segmentation import SegmentationScores
 from tectum.models import create_model, load
 from tectum.models.base import FusionSegmenter
 from tectum.predict.predictor import Predictor
@@ -331,20 +329,15 @@ def _one_thread(_: int) -> None:
 
 
 def validation_scores(model: FusionSegmenter, pairs: Sequence[PairPaths]) -> dict[str, float]:
-    """Mean fusion metrics and mIoU (classes present, class 0 included) of `pairs`, through `Predictor`.
+    """Mean fusion metrics and mIoU (classes present, class 0 included) of `pairs`, as `tectum.evaluate` gives them.
 
     Returns:
         {"qabf", "mi", "vif", ..., "miou"}; no "miou" where no pair has labels.
     """
-    fusion, segmentation = FusionScores(), SegmentationScores(model.classes)
-    for done in Predictor(model).stream(pairs, read=partial(read_pair, classes=model.classes)):
-        if isinstance(done, Problem):
-            raise InputError(f"validation pair '{done.name}' cannot be used: {done.message}")
-        fusion.update(*(torch.from_numpy(image)[None] for image in done.compared()))
-        if done.pair.label is not None:
-            segmentation.update(torch.from_numpy(done.result.labels), torch.from_numpy(done.pair.label))
-    scores = {name: float(value) for name, value in fusion.compute().items()}
-    return scores | ({"miou": float(segmentation.compute()["miou"])} if segmentation.matrix.any() else {})
+    found = evaluate(Predictor(model), pairs)
+    for problem in found.problems:
+        raise InputError(f"validation pair '{problem.name}' cannot be used: {problem.message}")
+    return found.means()
 
 
 class Session:

@@ -2,10 +2,8 @@ import inspect
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +11,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-import tectum.predict.backends as backends
+from processes import run_python
 from tectum import Predictor, create_model
+from tectum.engines.torch import TorchEngine
 from tectum.errors import ConfigError, MissingExtraError, WeightsError
-from tectum.export import ExportError, cache_file, export
-from tectum.predict.backends import BACKENDS, TorchBackend, cpu_threads, create_backend
-from tectum.weights import list_weights, shipped_folder
+from tectum.export import ExportError, export
+from tectum.predict import cache as kept_exports
+from tectum.predict import choice
+from tectum.predict.cache import cache_file
+from tectum.predict.choice import BACKENDS, create_engine
+from tectum.weights import list_weights, resolve, shipped_folder
 
 openvino = pytest.importorskip("openvino")
 
@@ -45,7 +47,7 @@ def file(network, tmp_path_factory):
 def cache(tmp_path, monkeypatch):
     """An empty cache, and no GPU."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(backends, "_has_gpu", lambda: False)
+    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
     return tmp_path / "cache" / "tectum" / "exports"
 
 
@@ -65,7 +67,7 @@ def fast_export(file, monkeypatch):
             target.with_suffix(source.suffix).write_bytes(source.read_bytes())
         made.append(target)
 
-    monkeypatch.setattr(backends, "export", copy)
+    monkeypatch.setattr(kept_exports, "export", copy)
     return made
 
 
@@ -75,16 +77,6 @@ import sys
 heavy = {"matplotlib", "nncf", "openvino_telemetry", "scipy", "skimage", "torch", "torchmetrics", "torchvision"}
 print(sorted(name for name in heavy & set(sys.modules) if sys.modules[name]))
 """
-
-
-def run_python(code, **environment):
-    """Run code in a new process with nothing of pytest in it; gives its standard output."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_", "ORT_"))}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def close(one, other):
@@ -117,7 +109,7 @@ def test_tectum_fuse_starts_without_torch(source, file, weights, fast_export, tm
     for image in images.values():
         Image.new("L", (60, 40), 90).save(image)
     if source == "weights":
-        create_backend(weights, backend="openvino")
+        create_engine(weights, backend="openvino")
     arguments = [
         "fuse", "--model", str(file if source == "file" else weights), "--backend", "openvino",
         "--visible", str(images["vis"]), "--infrared", str(images["ir"]), "--out", str(tmp_path),
@@ -129,10 +121,10 @@ def test_tectum_fuse_starts_without_torch(source, file, weights, fast_export, tm
 
 
 def test_weights_run_folded_and_a_network_as_it_is(network, weights, pair):
-    loaded = TorchBackend(weights)
+    loaded = create_engine(weights, backend="torch")
     assert loaded.name == "virmfs_b0"
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in loaded.model.modules())
-    assert TorchBackend(network).model is network
+    assert TorchEngine(network).model is network
     close(Predictor(weights, backend="torch")(**pair), Predictor(network)(**pair))
 
 
@@ -148,17 +140,17 @@ def test_weights_are_exported_once_and_kept(network, weights, cache, pair, caplo
     assert caplog.text == ""
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == written
     for predictor in (first, second):
-        assert predictor.backend.runtime == "openvino"
+        assert predictor.engine.runtime == "openvino"
         close(predictor(**pair), Predictor(network)(**pair))
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
 def test_a_damaged_file_in_the_cache_is_made_again(weights, cache, fast_export, suffix):
-    create_backend(weights, backend="openvino")
+    create_engine(weights, backend="openvino")
     (damaged,) = cache.glob(f"*{suffix}")
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2])
-    create_backend(weights, backend="openvino")
+    create_engine(weights, backend="openvino")
     assert damaged.read_bytes() == whole
     assert len(fast_export) == 2
 
@@ -166,7 +158,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(weights, cache, fast_export, 
 def test_without_a_cache_it_is_exported_to_a_temporary_folder(weights, tmp_path, fast_export, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    backend = create_backend(weights, backend="openvino")
+    backend = create_engine(weights, backend="openvino")
     assert backend.classes == 4
     assert not fast_export[0].parent.exists()
     inputs = np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 1, 32, 32), np.float32)
@@ -174,7 +166,7 @@ def test_without_a_cache_it_is_exported_to_a_temporary_folder(weights, tmp_path,
 
 
 def test_the_cache_knows_weights_metadata_and_versions(network, weights, tmp_path, monkeypatch):
-    files = [cache_file(weights, "openvino"), cache_file(weights, "onnx")]
+    files = [cache_file(resolve(weights), "openvino"), cache_file(resolve(weights), "onnx")]
     for change in ({"metadata": {"name": "other"}}, {"arguments": {**network.arguments}}):
         other = create_model("virmfs_b0", classes=4)
         other.load_state_dict(network.state_dict())
@@ -184,99 +176,99 @@ def test_the_cache_knows_weights_metadata_and_versions(network, weights, tmp_pat
             torch.nn.init.zeros_(other.fusion_head.prediction.bias)
         folder = tmp_path / str(len(files)) / "random"
         other.save(folder)
-        files.append(cache_file(folder, "openvino"))
-    monkeypatch.setattr("tectum.export.__version__", "0.0.1")
-    files.append(cache_file(weights, "openvino"))
+        files.append(cache_file(resolve(folder), "openvino"))
+    monkeypatch.setattr("tectum.predict.cache.__version__", "0.0.1")
+    files.append(cache_file(resolve(weights), "openvino"))
     assert len(set(files)) == len(files)
     assert all(file.name.startswith("random-") for file in files)
-    assert cache_file(tmp_path / "nothing", "openvino") is None
-    assert cache_file("virmfs_b0", "openvino") is None
+    assert cache_file(resolve(tmp_path / "nothing.pth"), "openvino") is None
+    assert cache_file(resolve(tmp_path), "openvino") is None
 
 
 @pytest.mark.parametrize("name", list_weights())
 def test_the_cache_finds_shipped_weights_where_load_does(name):
-    assert cache_file(name, "openvino") == cache_file(shipped_folder(name), "openvino")
+    assert cache_file(resolve(name), "openvino") == cache_file(resolve(shipped_folder(name)), "openvino")
 
 
 class TestAuto:
     def test_a_network_handed_in_runs_in_torch(self, network):
-        assert create_backend(network).runtime == "torch"
+        assert create_engine(network).runtime == "torch"
 
     def test_a_file_runs_in_its_runtime(self, file):
-        assert create_backend(str(file)).runtime == "openvino"
+        assert create_engine(str(file)).runtime == "openvino"
 
     @pytest.mark.usefixtures("fast_export")
     def test_openvino_on_a_cpu(self, weights):
-        assert create_backend(weights).runtime == "openvino"
-        assert create_backend(weights, "cpu").runtime == "openvino"
+        assert create_engine(weights).runtime == "openvino"
+        assert create_engine(weights, "cpu").runtime == "openvino"
 
     def test_torch_on_a_gpu(self, weights, monkeypatch, fast_export):
-        monkeypatch.setattr(backends, "_has_gpu", lambda: True)
-        assert create_backend(weights).runtime == "torch"
+        monkeypatch.setattr(choice, "_has_gpu", lambda: True)
+        assert create_engine(weights).runtime == "torch"
         assert fast_export == []
 
     def test_torch_where_neither_runtime_is_installed(self, weights, monkeypatch, fast_export):
         def absent(package):
             raise PackageNotFoundError(package)
 
-        monkeypatch.setattr("tectum.export.metadata.version", absent)
-        assert create_backend(weights).runtime == "torch"
+        monkeypatch.setattr("tectum.export.files.metadata.version", absent)
+        assert create_engine(weights).runtime == "torch"
         assert fast_export == []
 
     def test_torch_where_the_export_fails(self, weights, monkeypatch, caplog):
         def fail(*_, **__):
             raise ExportError("it could not be exported")
 
-        monkeypatch.setattr(backends, "export", fail)
-        assert create_backend(weights).runtime == "torch"
+        monkeypatch.setattr(kept_exports, "export", fail)
+        assert create_engine(weights).runtime == "torch"
         assert "it could not be exported; running in torch" in caplog.text
         with pytest.raises(ExportError):
-            create_backend(weights, backend="openvino")
+            create_engine(weights, backend="openvino")
 
     def test_weights_that_are_not_there(self, tmp_path):
         with pytest.raises(ConfigError, match="there are no weights 'virmfs_b9'"):
-            create_backend("virmfs_b9")
+            create_engine("virmfs_b9")
         with pytest.raises(WeightsError, match=r"has no config\.json"):
-            create_backend(tmp_path)
+            create_engine(tmp_path)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_gpu_is_looked_for_only_where_it_is_asked_for(device, weights, monkeypatch, fast_export):
-    monkeypatch.setattr(backends, "_has_gpu", lambda: pytest.fail("asked") if device == "cpu" else False)
-    assert create_backend(weights, device).runtime == "openvino"
+    monkeypatch.setattr(choice, "_has_gpu", lambda: pytest.fail("asked") if device == "cpu" else False)
+    assert create_engine(weights, device).runtime == "openvino"
 
 
 def test_every_backend_name_but_no_other(network):
     assert BACKENDS == ("auto", "torch", "compile", "onnx", "openvino")
     with pytest.raises(ConfigError, match="no backend 'tensorrt'; choose one of auto, torch"):
-        create_backend(network, backend="tensorrt")
+        create_engine(network, backend="tensorrt")
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_network_handed_in_is_not_exported_behind_the_scenes(network, backend):
     with pytest.raises(ConfigError, match=r"a network handed in runs in torch.*tectum\.export\.export"):
-        create_backend(network, backend=backend)
+        create_engine(network, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["torch", "compile", "onnx"])
 def test_the_wrong_backend_for_a_file(file, backend):
     with pytest.raises(ConfigError, match=rf"b0\.xml' runs in backend openvino, not in {backend}"):
-        create_backend(file, backend=backend)
+        create_engine(file, backend=backend)
 
 
 def test_the_wrong_device_for_a_file(file):
     with pytest.raises(ConfigError, match="backend openvino runs on the CPU, not on 'cuda'"):
-        create_backend(file, "cuda")
+        create_engine(file, "cuda")
 
 
 def test_the_weights_of_an_openvino_file_alone(file):
     with pytest.raises(ConfigError, match=r"give the \.xml file beside it"):
-        create_backend(file.with_suffix(".bin"))
+        create_engine(file.with_suffix(".bin"))
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no file .*none\.onnx"):
-        create_backend(tmp_path / "none.onnx")
+        create_engine(tmp_path / "none.onnx")
 
 
 def truncated_graph(folder, file):
@@ -304,7 +296,7 @@ def empty(folder, file):
 def test_a_damaged_openvino_file(damage, file, tmp_path):
     damage(tmp_path, file)
     with pytest.raises(WeightsError, match=r"b0\.xml' cannot be read \([^\n]+\): it is damaged, incomplete, or not"):
-        create_backend(tmp_path / "b0.xml")
+        create_engine(tmp_path / "b0.xml")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x08\x0a\x12\x07pytorch" * 100])
@@ -312,14 +304,14 @@ def test_a_damaged_onnx_file(content, tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "b0.onnx").write_bytes(content)
     with pytest.raises(WeightsError, match=r"b0\.onnx' cannot be read \([^\n]+\): it is damaged"):
-        create_backend(tmp_path / "b0.onnx")
+        create_engine(tmp_path / "b0.onnx")
 
 
 def test_a_file_of_another_origin(tmp_path):
     node = openvino.opset13.parameter([1, 3], np.float32)
     openvino.save_model(openvino.Model([node], [node], "other"), tmp_path / "other.xml")
     with pytest.raises(WeightsError, match=r"other\.xml' was not written by tectum export"):
-        create_backend(tmp_path / "other.xml")
+        create_engine(tmp_path / "other.xml")
 
 
 def write_other_onnx(file):
@@ -334,7 +326,7 @@ def test_an_onnx_file_of_another_origin(tmp_path):
     pytest.importorskip("onnxruntime")
     write_other_onnx(tmp_path / "other.onnx")
     with pytest.raises(WeightsError, match=r"other\.onnx' was not written by tectum export"):
-        create_backend(tmp_path / "other.onnx")
+        create_engine(tmp_path / "other.onnx")
 
 
 def test_onnx_runtime_reports_to_nobody(tmp_path):
@@ -344,9 +336,9 @@ def test_onnx_runtime_reports_to_nobody(tmp_path):
     home.mkdir()
     code = (
         "from tectum.errors import WeightsError\n"
-        "from tectum.predict.backends import create_backend\n"
+        "from tectum.predict.choice import create_engine\n"
         "try:\n"
-        f"    create_backend({str(tmp_path / 'other.onnx')!r})\n"
+        f"    create_engine({str(tmp_path / 'other.onnx')!r})\n"
         "except WeightsError as error:\n"
         "    print(error)\n"
     )
@@ -354,46 +346,21 @@ def test_onnx_runtime_reports_to_nobody(tmp_path):
     assert list(home.iterdir()) == []  # where what is to be sent would wait, with the machine's identifier
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells page faults in this way")
-class TestFreedMemory:
-    CODE = """
-import resource, sys
-import numpy as np
-from tectum.predict.backends import keep_freed_memory
-keep_freed_memory()
-for _ in range(2):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    buffers = [np.ones((1 << 20) * size, np.float32) for size in (40, 10, 40)]
-    del buffers
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024)
-"""
-
-    @pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="no glibc")
-    def test_is_used_again(self):
-        first, second, resident = map(int, run_python(self.CODE, NUMPY_MADVISE_HUGEPAGE="0").split())
-        assert second < first / 10
-        assert resident > 360
-
-    def test_is_given_back_where_the_environment_says_so(self):
-        *_, resident = map(int, run_python(self.CODE, MALLOC_TRIM_THRESHOLD_="100000").split())
-        assert resident < 200
-
-    def test_only_where_weights_are_loaded_for_the_cpu(self, network, weights, monkeypatch):
-        made = []
-        monkeypatch.setattr(backends, "keep_freed_memory", lambda: made.append(1))
-        TorchBackend(network)
-        assert made == []  # a process that has a network of its own has settings of its own
-        TorchBackend(weights, "meta")
-        assert made == []
-        TorchBackend(weights)
-        assert made == [1]
+def test_freed_memory_is_kept_only_where_weights_are_loaded_for_the_cpu(network, weights, monkeypatch):
+    made = []
+    monkeypatch.setattr(choice, "keep_freed_memory", lambda: made.append(1))
+    TorchEngine(network)
+    assert made == []  # a process that has a network of its own has settings of its own
+    create_engine(weights, "meta", "torch")
+    assert made == []
+    create_engine(weights, backend="torch")
+    assert made == [1]
 
 
 def test_without_openvino_the_extra_is_named(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"backend openvino needs .*pip install 'tectum\[openvino\]'"):
-        create_backend(file)
+        create_engine(file)
 
 
 def test_compile_calls_the_compiled_network(network, monkeypatch, pair):
@@ -404,7 +371,7 @@ def test_compile_calls_the_compiled_network(network, monkeypatch, pair):
 
     monkeypatch.setattr(torch, "compile", compiled)
     predictor = Predictor(network, backend="compile")
-    assert predictor.backend.runtime == "compile"
+    assert predictor.engine.runtime == "compile"
     close(predictor(**pair), Predictor(network)(**pair))
     assert seen == [1]
 
@@ -428,7 +395,7 @@ def test_compile_at_several_sizes(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     network = Tiny()
-    eager, compiled = TorchBackend(network), TorchBackend(network, compiled=True)
+    eager, compiled = TorchEngine(network), TorchEngine(network, compiled=True)
     rng = np.random.default_rng(0)
     for batch, height, width in ((1, 32, 48), (1, 40, 56), (2, 32, 48)):
         pair = [rng.random((batch, channels, height, width), np.float32) for channels in (3, 1)]
@@ -444,10 +411,10 @@ def test_compile_without_a_compiler_is_one_sentence(tmp_path):
         "import numpy as np, torch\n"
         "from torch import nn\n"
         "from tectum.errors import ConfigError\n"
-        "from tectum.predict.backends import TorchBackend\n"
+        "from tectum.engines.torch import TorchEngine\n"
         f"{inspect.getsource(Tiny)}\n"
         "try:\n"
-        "    TorchBackend(Tiny(), compiled=True).run(np.zeros((1, 3, 8, 8), 'f'), np.zeros((1, 1, 8, 8), 'f'))\n"
+        "    TorchEngine(Tiny(), compiled=True).run(np.zeros((1, 3, 8, 8), 'f'), np.zeros((1, 1, 8, 8), 'f'))\n"
         "except ConfigError as error:\n"
         "    print(error)\n"
     )
@@ -470,38 +437,3 @@ def test_a_compiler_that_fails_is_one_sentence(nested, network, monkeypatch, pai
     monkeypatch.setattr(torch, "compile", compiled)
     with pytest.raises(ConfigError, match=r"torch\.compile does not work here \(no C\+\+ compiler found\); use the"):
         Predictor(network, backend="compile")(**pair)
-
-
-def test_threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert cpu_threads() == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "5,2")
-    assert cpu_threads() == 5
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert 1 <= cpu_threads() <= (os.cpu_count() or 1)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="there is no affinity here")
-@pytest.mark.parametrize(
-    ("siblings", "limit", "expected"),
-    [
-        (["0-1", "0-1", "2-3", "2-3"], "max 100000", 2),
-        (["0", "1", "2", "3"], "max 100000", 4),
-        (["0", "1", "2", "3"], "150000 100000", 1),
-        (["0", "1", "2", "3"], "50000 100000", 1),
-        (["0", "1", "2", "3"], None, 4),
-        (None, "300000 100000", 3),
-    ],
-)
-def test_threads_are_the_physical_cores_of_this_process(siblings, limit, expected, monkeypatch):
-    def read(path):
-        if path.name == "cpu.max" and limit:
-            return limit
-        if path.name == "thread_siblings_list" and siblings:
-            return siblings[int(path.parts[-3].removeprefix("cpu"))]
-        raise FileNotFoundError(path)
-
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(Path, "read_text", read)
-    assert cpu_threads() == expected

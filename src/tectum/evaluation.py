@@ -1,0 +1,186 @@
+"""The one scoring loop: behind `tectum.evaluate`, `tectum eval`, validation in training, and what a precision costs."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from tectum.arrays import Float
+from tectum.data.datasets import Problem
+from tectum.data.pair import Pair, PairPaths, read_pair
+from tectum.errors import InputError
+from tectum.metrics.conventions import score
+from tectum.metrics.segmentation import BoxAgreement, SegmentationScores, read_boxes
+from tectum.predict import Prediction, Predictor
+
+Metrics = Iterable[str] | Literal["all"] | None
+
+
+class Scored(NamedTuple):
+    """One prediction and the values of its fusion metrics."""
+
+    prediction: Prediction
+    values: dict[str, float]
+
+
+@dataclass
+class Evaluation:
+    """Scores of a model on pairs.
+
+    Attributes:
+        images: values of the fusion metrics of each image, by name, in the order of the pairs.
+        segmentation: the confusion matrix over all images that have labels, and what follows from it.
+        boxes: agreement with the human boxes of those images that have a file of them.
+        labelled: number of images with labels.
+        problems: pairs that could not be scored; they count in nothing else.
+    """
+
+    segmentation: SegmentationScores
+    images: dict[str, dict[str, float]] = field(default_factory=dict)
+    boxes: BoxAgreement = field(default_factory=BoxAgreement)
+    labelled: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each fusion metric; "miou" over the classes present, 0 counted, where a pixel is labelled."""
+        metrics = next(iter(self.images.values()), {})
+        means = {key: sum(image[key] for image in self.images.values()) / len(self.images) for key in metrics}
+        return means | ({"miou": float(self.segmentation.compute()["miou"])} if self.segmentation.matrix.any() else {})
+
+
+def evaluate(
+    predictor: Predictor,
+    pairs: Sequence[PairPaths],
+    *,
+    metrics: Metrics = None,
+    convention: str = "tectum",
+    boxes: bool = False,
+    batch: int = 1,
+    read: Callable[[PairPaths], Pair] | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score a model on pairs: fusion, segmentation where there are labels, agreement with boxes where there are boxes.
+
+    The pictures are scored as they are saved: 8-bit RGB, in luminance unless the convention says otherwise.
+
+    Args:
+        predictor: makes the pictures and the labels.
+        pairs: for example `tectum.data.datasets.pair_table("MSRS", "msrs", "test")`.
+        metrics: keys of `tectum.metrics.METRICS`, or "all"; by default the convention's usual ones.
+        convention: whose definitions, a key of `tectum.metrics.CONVENTIONS`.
+        boxes: also compare the labels with box files, whose ids are those of MSRS.
+        batch: pairs of one size that go through the network together.
+        read: how a pair is read; by default labels are checked against the predictor's classes.
+        advance: called once for each pair that is done with.
+
+    Raises:
+        ConfigError: an unknown convention or metric.
+        WeightsError: the model's metadata are damaged.
+
+    Example:
+        >>> from tectum.data.datasets import pair_table  # doctest: +SKIP
+        >>> scores = evaluate(Predictor(), pair_table("MSRS", "msrs", "test"))  # doctest: +SKIP
+        >>> scores.means()["miou"]  # doctest: +SKIP
+        0.53
+    """
+    found = Evaluation(SegmentationScores(predictor.classes, ignore=255))  # what is ignored was read as 255
+    qualified = len({paths.split for paths in pairs}) > 1  # names may repeat between splits
+    for item in scored(predictor, pairs, metrics=metrics, convention=convention, batch=batch, read=read):
+        if isinstance(item, Problem):
+            found.problems.append(item)
+        else:
+            paths, label = item.prediction.paths, item.prediction.pair.label
+            try:
+                drawn = read_boxes(paths.boxes) if boxes and paths.boxes else None
+            except InputError as error:
+                found.problems.append(Problem("not scored", paths.name, str(error)))
+            else:
+                found.images[f"{paths.split}/{paths.name}" if qualified else paths.name] = item.values
+                labels = torch.from_numpy(item.prediction.result.labels)
+                if label is not None:
+                    found.labelled += 1
+                    found.segmentation.update(labels, torch.from_numpy(label))
+                if drawn is not None:
+                    found.boxes.update(labels[None], [drawn])
+        advance()
+    return found
+
+
+def scored(
+    predictor: Predictor,
+    pairs: Iterable[PairPaths],
+    *,
+    metrics: Metrics = None,
+    convention: str = "tectum",
+    batch: int = 1,
+    read: Callable[[PairPaths], Pair] | None = None,
+) -> Iterator[Scored | Problem]:
+    """Each pair's prediction with the values of its fusion metrics, or the problem that it has, in order."""
+    keys = metrics if metrics is None or metrics == "all" else tuple(metrics)
+    read = read or partial(read_pair, classes=predictor.classes)
+    for one in predictor.stream(pairs, batch=batch, read=read):
+        if isinstance(one, Problem):
+            yield one
+            continue
+        try:
+            values = score_image(*one.compared(), metrics=keys, convention=convention)
+        except InputError as error:
+            yield Problem("not scored", one.paths.name, str(error))
+        else:
+            yield Scored(one, values)
+
+
+def score_image(
+    fused: Float, visible: Float, infrared: Float, *, metrics: Metrics = None, convention: str = "tectum"
+) -> dict[str, float]:
+    """Fusion metrics of one picture; arrays (3, H, W) or (1, H, W) in [0, 1], see `tectum.metrics.score`."""
+    images: Any = (torch.from_numpy(image)[None] for image in (fused, visible, infrared))
+    return {key: float(value) for key, value in score(*images, metrics=metrics, convention=convention).items()}
+
+
+@dataclass(frozen=True)
+class PrecisionCost:
+    """What a precision below float32 costs, on given pairs at their own size; for INT8 those that calibrated it.
+
+    Attributes:
+        pairs: how many.
+        fused_max: largest difference of the fused luminance, in grey levels of 1/255.
+        fused_mean: mean absolute difference, in the same.
+        labels: share of the pixels with the same label.
+        before: means of the fusion metrics `qabf` and `mi` of the exact predictor.
+        after: the same of the rounded one.
+    """
+
+    pairs: int
+    fused_max: float
+    fused_mean: float
+    labels: float
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def precision_cost(exact: Predictor, rounded: Predictor, pairs: Sequence[PairPaths]) -> PrecisionCost:
+    """Compare two predictors of the same weights on pairs, by the whole path that a user's pair takes.
+
+    Raises:
+        InputError: a pair that cannot be used.
+    """
+    largest, total, equal, pixels = 0.0, 0.0, 0, 0
+    sums: list[dict[str, float]] = [{}, {}]
+    streams = (scored(predictor, pairs, metrics=("qabf", "mi")) for predictor in (exact, rounded))
+    for both in zip(*streams, strict=True):
+        results = []
+        for item, means in zip(both, sums, strict=True):
+            if isinstance(item, Problem):
+                raise InputError(f"pair '{item.name}' cannot be used: {item.message}")
+            results.append(item.prediction.result)
+            for key, value in item.values.items():
+                means[key] = means.get(key, 0.0) + value
+        difference = 255 * np.abs(results[1].luminance - results[0].luminance)
+        largest, total = max(largest, float(difference.max())), total + float(difference.sum(dtype=np.float64))
+        equal, pixels = equal + int((results[1].labels == results[0].labels).sum()), pixels + results[0].labels.size
+    before, after = ({key: value / len(pairs) for key, value in means.items()} for means in sums)
+    return PrecisionCost(len(pairs), largest, total / pixels, equal / pixels, before, after)
