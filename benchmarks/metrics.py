@@ -21,6 +21,7 @@ import torch
 from scipy.signal import convolve2d
 from sklearn.metrics import mutual_info_score
 
+from tectum.arrays import LUMA
 from tectum.data.synthetic import render_scene
 from tectum.metrics.functional import fusion_scores
 
@@ -115,7 +116,7 @@ def rendered(count: int, size: tuple[int, int]) -> list[tuple[Grey, Grey, Grey]]
     triples = []
     for seed in range(count):
         scene = render_scene(seed, size=size)
-        visible = np.rint(scene.visible @ np.array([0.299, 0.587, 0.114]) * 255)
+        visible = np.rint(scene.visible @ np.array(LUMA) * 255)
         infrared = np.rint(scene.infrared.astype(float) * 255)
         triples.append((np.rint(0.8 * np.maximum(visible, infrared) + 0.2 * visible), visible, infrared))
     return triples

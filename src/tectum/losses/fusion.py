@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from tectum.data.pair import IGNORE
-from tectum.metrics.functional.gradients import sobel
+from tectum.filters import sobel
 from tectum.models.layers.selection import (
     BRIGHTNESS_WINDOW,
     DETAIL_LIMIT,

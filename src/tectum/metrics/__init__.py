@@ -1,6 +1,6 @@
 """Metrics of fused images and of label maps: pure functions, and torchmetrics classes that accumulate them."""
 
-from tectum.metrics.conventions import CONVENTIONS, METRICS, Convention, Definition, Metric, get_convention, score
+from tectum.metrics.conventions import CONVENTIONS, Convention, get_convention, score
 from tectum.metrics.functional import (
     FUSION_METRICS,
     average_gradient,
@@ -29,6 +29,7 @@ from tectum.metrics.functional import (
     viff,
     visual_information_fidelity,
 )
+from tectum.metrics.functional.keys import METRICS, Definition, Metric
 from tectum.metrics.fusion import FusionScores
 from tectum.metrics.segmentation import (
     BoundaryScores,

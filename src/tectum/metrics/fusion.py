@@ -9,15 +9,13 @@ from torchmetrics import Metric
 
 from tectum.metrics.conventions import get_convention, score, select_metrics
 
-__all__ = ["FusionScores"]
-
 
 class FusionScores(Metric):
-    """Means of fusion metrics over all images seen: by default the eight of `tectum.metrics.functional.fusion_scores`.
+    """Means of fusion metrics over all images seen: by default the eight of `tectum.metrics.fusion_scores`.
 
     Every image counts alike, whatever its size and batch. Sums are kept in float64 and added up over processes, so the
     result does not depend on how the images were batched or distributed. Whether higher or lower is better,
-    `tectum.metrics.conventions.METRICS` says for each metric.
+    `tectum.metrics.METRICS` says for each metric.
 
     Example:
         >>> import torch
@@ -28,9 +26,8 @@ class FusionScores(Metric):
         ['en', 'sd', 'sf', 'ag', 'mi', 'vif', 'qabf', 'scd']
 
     Args:
-        metrics: keys of `tectum.metrics.conventions.METRICS`, or "all" that the convention defines; its default if not
-            given.
-        convention: a key of `tectum.metrics.conventions.CONVENTIONS`.
+        metrics: keys of `tectum.metrics.METRICS`, or "all" that the convention defines; its default if not given.
+        convention: a key of `tectum.metrics.CONVENTIONS`.
         data_range: largest grey value; 255 for uint8 and 1.0 for floating-point images if not given.
         **kwargs: those of `torchmetrics.Metric`.
 

@@ -1,6 +1,6 @@
-"""Segmentation metrics: one confusion matrix over all images, and agreement with boxes that people drew.
+"""Segmentation metrics: scores of a confusion matrix, agreement of outlines, and agreement with boxes that people drew.
 
-Conventions:
+What holds for them:
 
 - Counts are accumulated over all images before any ratio is taken; a mean of per-image IoU is something else.
 - Pixels whose target has an ignored id are left out altogether.
@@ -57,7 +57,20 @@ def confusion_matrix(labels: Tensor, target: Tensor, classes: int, ignore: int |
     Raises:
         InputError: unequal shapes, types other than integers, or ids that are neither a class nor ignored.
         ConfigError: less than one class.
+
+    >>> confusion_matrix(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 255]), classes=2)
+    tensor([[1, 1],
+            [0, 1]])
     """
+    predicted, true, ignored = _checked_ids(labels, target, classes, ignore)
+    counted = ~ignored
+    return torch.bincount(true[counted] * classes + predicted[counted], minlength=classes**2).view(classes, classes)
+
+
+def _checked_ids(
+    labels: Tensor, target: Tensor, classes: int, ignore: int | Collection[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted and true ids as int64, and which of the true ones are ignored; `confusion_matrix` says what raises."""
     if classes < 1:
         raise ConfigError(f"a confusion matrix needs at least one class, not {classes}")
     for name, ids in (("labels", labels), ("target", target)):
@@ -67,17 +80,16 @@ def confusion_matrix(labels: Tensor, target: Tensor, classes: int, ignore: int |
     if labels.shape != target.shape:
         raise InputError(f"labels {tuple(labels.shape)} and target {tuple(target.shape)} must have one shape")
     # int64 before any comparison: an ignored id need not fit the type of the label map.
-    true, predicted = target.flatten().long(), labels.flatten().long()
-    counted = torch.ones_like(true, dtype=torch.bool)
-    for ignored in [ignore] if isinstance(ignore, int) else ignore:
-        counted &= true != ignored
-    true, predicted = true[counted], predicted[counted]
+    true, predicted = target.long(), labels.long()
+    ignored = torch.zeros_like(true, dtype=torch.bool)
+    for value in [ignore] if isinstance(ignore, int) else ignore:
+        ignored |= true == value
     for name, ids in (("target", true), ("labels", predicted)):
-        unknown = ids[(ids < 0) | (ids >= classes)]
+        unknown = ids[~ignored & ((ids < 0) | (ids >= classes))]
         if len(unknown):
             found = ", ".join(str(int(value)) for value in unknown.unique()[:8])
             raise InputError(f"{name}: ids {found} are neither one of the {classes} classes (from 0) nor ignored")
-    return torch.bincount(true * classes + predicted, minlength=classes**2).view(classes, classes)
+    return predicted, true, ignored
 
 
 def segmentation_scores(matrix: Tensor) -> dict[str, Tensor]:
@@ -100,6 +112,10 @@ def segmentation_scores(matrix: Tensor) -> dict[str, Tensor]:
 
     Raises:
         InputError: not a square matrix.
+
+    >>> scores = segmentation_scores(torch.tensor([[6, 2], [1, 3]]))
+    >>> scores["iou"], scores["pixel_accuracy"]
+    (tensor([0.6667, 0.5000], dtype=torch.float64), tensor(0.7500, dtype=torch.float64))
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"expected a square confusion matrix, found shape {tuple(matrix.shape)}")
@@ -161,10 +177,10 @@ def boundary_f_score(
 
     BF = 2 P R / (P + R), where P is the share of the predicted boundary's pixels that lie within `tolerance` of the
     true boundary, and R the share of the true boundary's pixels within `tolerance` of the predicted one. The boundary
-    of a class are its pixels that have another class above, below, to the left or to the right; neither the border of
-    the image nor that of an ignored region is one. Between 0 and 1; NaN if the class has no boundary in target and
-    prediction, 0 if it has one in only one of them. Source: G. Csurka, D. Larlus, F. Perronnin, "What is a good
-    evaluation measure for semantic segmentation?", BMVC 2013. Higher is better.
+    of a class consists of its pixels that have another class above, below, to the left or to the right; neither the
+    border of the image nor that of an ignored region is one. BF is between 0 and 1, NaN if the class has no boundary in
+    target and prediction, and 0 if it has one in only one of them. Source: G. Csurka, D. Larlus, F. Perronnin, "What is
+    a good evaluation measure for semantic segmentation?", BMVC 2013. Higher is better.
 
     Args:
         labels: (B, H, W) predicted class ids.
@@ -180,8 +196,13 @@ def boundary_f_score(
     Raises:
         InputError: unequal shapes, types other than integers, or ids that are neither a class nor ignored.
         ConfigError: less than one class, or a tolerance that is not a positive number.
+
+    >>> target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    >>> target[:, 2:6, 2:6] = 1
+    >>> boundary_f_score(target.roll(2, dims=2), target, classes=2)
+    tensor([[0.5714, 0.7273]], dtype=torch.float64)
     """
-    confusion_matrix(labels, target, classes, ignore)  # for its checks
+    predicted, true, ignored = _checked_ids(labels, target, classes, ignore)
     if labels.ndim != 3:
         raise InputError(f"expected label maps (B, H, W), found {tuple(labels.shape)}")
     height, width = labels.shape[1:]
@@ -189,18 +210,14 @@ def boundary_f_score(
         tolerance = max(_BOUNDARY_SHARE * math.hypot(height, width), 1.0)
     if not 0 < tolerance < math.inf:
         raise ConfigError(f"the tolerance must be a positive number of pixels, not {tolerance}")
-    true = target.long()
-    ignored = torch.zeros_like(true, dtype=torch.bool)
-    for value in [ignore] if isinstance(ignore, int) else ignore:
-        ignored |= true == value
     scores = []
     for label in range(classes):
-        predicted_edge, true_edge = (_boundary((ids == label) & ~ignored, ignored) for ids in (labels.long(), true))
+        edges = [_boundary((ids == label) & ~ignored, ignored) for ids in (predicted, true)]
         hits = [
             (edge & _within(other, tolerance)).sum((1, 2)).double()
-            for edge, other in ((predicted_edge, true_edge), (true_edge, predicted_edge))
+            for edge, other in zip(edges, reversed(edges), strict=True)
         ]
-        lengths = [edge.sum((1, 2)).double() for edge in (predicted_edge, true_edge)]
+        lengths = [edge.sum((1, 2)).double() for edge in edges]
         precision, recall = (hit / length.clamp_min(1) for hit, length in zip(hits, lengths, strict=True))
         score = 2 * precision * recall / (precision + recall).clamp_min(torch.finfo(torch.float64).tiny)
         scores.append(torch.where(lengths[0] + lengths[1] > 0, score, torch.nan))
@@ -347,6 +364,11 @@ def box_counts(labels: Tensor, boxes: Iterable[Box], classes: Sequence[int]) -> 
 
     Raises:
         InputError: labels that are not one map of integer ids.
+
+    >>> labels = torch.tensor([[0, 2, 2, 0], [2, 2, 0, 0]])
+    >>> box_counts(labels, [Box(2, x=0.5, y=0.5, width=0.5, height=1.0)], classes=(1, 2))
+    tensor([[0, 0, 0, 0],
+            [1, 1, 4, 3]])
     """
     if labels.ndim != 2 or labels.is_floating_point() or 0 in labels.shape:
         raise InputError(f"expected a label map (H, W) of class ids, found {tuple(labels.shape)}, {labels.dtype}")
@@ -376,6 +398,9 @@ def box_agreement(counts: Tensor) -> dict[str, Tensor]:
             found: (C,), share of the boxes of each class that were found.
             inside: (C,), share of the pixels of each class that lie inside one of its boxes.
             found_all, inside_all: the same over all boxes and all pixels of these classes.
+
+    >>> box_agreement(torch.tensor([[4, 3, 200, 150], [1, 0, 0, 0]]))["found_all"]
+    tensor(0.6000, dtype=torch.float64)
     """
     number, found, pixels, inside = counts.double().unbind(1)
     return {

@@ -10,9 +10,9 @@ from typing import Any
 
 from tectum.errors import MissingExtraError
 from tectum.files import atomic_path
-from tectum.metrics.conventions import METRICS
+from tectum.metrics.functional.keys import METRICS
 
-Images = Mapping[str, Mapping[str, float]]
+ScoresByImage = Mapping[str, Mapping[str, float]]
 """Metric values of each image: {image: {metric key: value}}."""
 
 
@@ -28,7 +28,7 @@ class ScoreTable:
 
     convention: str
     keys: Sequence[str]
-    methods: Mapping[str, Images]
+    methods: Mapping[str, ScoresByImage]
 
     def mean(self, method: str) -> dict[str, float]:
         """Mean of each metric over the images of a method; NaN where it has none."""

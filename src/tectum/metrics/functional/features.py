@@ -10,11 +10,7 @@ from torch import Tensor
 from tectum.errors import ConfigError
 from tectum.metrics.functional.images import Images, grey_images
 
-__all__ = ["Feature", "fmi"]
-
 Feature = Literal["pixel", "gradient", "dct", "wavelet"]
-
-FMI_SIZE = (3, "FMI")
 
 _WINDOW = 3
 _CHUNK = 4096  # windows at a time: their joint distributions, 81 numbers each, stay in the processor's cache
@@ -42,15 +38,15 @@ def fmi(
 ) -> Tensor:
     """Feature mutual information of the fused image with its sources (FMI), the mean over both, between 0 and 1.
 
-    The mean of 2 I(S, F) / (H(S) + H(F)) over all windows of 3 × 3 elements of a feature image and over both sources.
-    In a window, the nine elements, stretched to 0..1 and divided by their sum, are taken as a probability distribution
-    (column by column; uniform if all are equal), and the joint distribution of two windows as
+    It is the mean of 2 I(S, F) / (H(S) + H(F)) over all windows of 3 × 3 elements of a feature image and over both
+    sources. In a window, the nine elements, stretched to 0..1 and divided by their sum, are taken as a probability
+    distribution (column by column; uniform if all are equal), and the joint distribution of two windows as
 
         φ B + (1 − φ) p_S p_F,   φ = c · s_S s_F / cov(B),
 
     where B is the joint distribution with the same marginals of highest (c ≥ 0) or lowest (c < 0) covariance, c is the
     correlation of both windows' elements, and s are the distributions' standard deviations over the positions 1 to 9.
-    Equal windows count 1. 1 if all three images are equal. Feature images are
+    Equal windows count 1. Feature images are
 
         pixel: the grey values;
         gradient: horizontal differences, central inside and one-sided at the borders;
@@ -62,51 +58,39 @@ def fmi(
     image features", Comput. Electr. Eng. 37, 2011, in the fast form of M. Haghighat, M. A. Razian, "Fast-FMI:
     non-reference image fusion metric", AICT 2014. Higher is better.
 
-    Args:
-        fused: (B, 1, H, W), H and W at least 3.
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        feature: "pixel", "gradient", "dct" or "wavelet".
-        data_range: largest grey value; see the package.
+    It needs images of at least 3 × 3 pixels. A `feature` of another name is a ConfigError.
 
-    Returns:
-        (B,) float64.
-
-    Raises:
-        ConfigError: another feature.
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
-            smaller than a window.
+    >>> visible, infrared = (torch.arange(576).view(1, 1, 24, 24) * step % 200 for step in (3, 7))
+    >>> fused = torch.maximum(visible, infrared)
+    >>> for feature in ("pixel", "gradient", "dct", "wavelet"):
+    ...     print(fmi(fused, visible, infrared, feature=feature, data_range=255))
+    tensor([0.4346], dtype=torch.float64)
+    tensor([0.2782], dtype=torch.float64)
+    tensor([0.3755], dtype=torch.float64)
+    tensor([0.4199], dtype=torch.float64)
     """
     if feature not in get_args(Feature):
         raise ConfigError(f"FMI has no feature {feature!r}; the features are {', '.join(get_args(Feature))}")
-    images = grey_images(fused, visible, infrared, data_range, FMI_SIZE)
-    return {
-        "pixel": pixel_information,
-        "gradient": gradient_information,
-        "dct": cosine_information,
-        "wavelet": wavelet_information,
-    }[feature](images)
+    images = grey_images(fused, visible, infrared, data_range, (_WINDOW, "FMI"))
+    functions = {"pixel": fmi_pixel_of, "gradient": fmi_gradient_of, "dct": fmi_dct_of, "wavelet": fmi_wavelet_of}
+    return functions[feature](images)
 
 
-def pixel_information(images: Images) -> Tensor:
-    return _feature_information(*(image.double() for image in (images.fused, *images.sources)))
+def fmi_pixel_of(images: Images) -> Tensor:
+    return _feature_information(*images.doubles)
 
 
-def gradient_information(images: Images) -> Tensor:
-    return _feature_information(
-        *(torch.gradient(image.double(), dim=2)[0] for image in (images.fused, *images.sources))
-    )
+def fmi_gradient_of(images: Images) -> Tensor:
+    return _feature_information(*(torch.gradient(image, dim=2)[0] for image in images.doubles))
 
 
-def cosine_information(images: Images) -> Tensor:
+def fmi_dct_of(images: Images) -> Tensor:
     vertical, horizontal = (_cosines(size, images.fused.device) for size in images.fused.shape[1:])
-    return _feature_information(
-        *(vertical @ image.double() @ horizontal.T for image in (images.fused, *images.sources))
-    )
+    return _feature_information(*(vertical @ image @ horizontal.T for image in images.doubles))
 
 
-def wavelet_information(images: Images) -> Tensor:
-    return _feature_information(*(meyer_subbands(image.double()) for image in (images.fused, *images.sources)))
+def fmi_wavelet_of(images: Images) -> Tensor:
+    return _feature_information(*(meyer_subbands(image) for image in images.doubles))
 
 
 def _cosines(size: int, device: torch.device) -> Tensor:

@@ -6,20 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tectum.metrics.functional.images import Images, grey_image, grey_images
-
-__all__ = [
-    "average_gradient",
-    "edge_intensity",
-    "labf",
-    "nabf",
-    "qabf",
-    "spatial_frequency",
-]
-
-DIFFERENCE_SIZE = (2, "spatial frequency")
-GRADIENT_SIZE = (2, "the average gradient")
-REFLECTED_SIZE = (2, "Labf and Nabf")
+from tectum.filters import sobel
+from tectum.metrics.functional.images import Images, fused_alone, grey_images
 
 # Xydeas and Petrović's constants for the loss of edge strength (g) and orientation (a): gain, slope, midpoint.
 _STRENGTH_GAIN, _STRENGTH_SLOPE, _STRENGTH_MIDPOINT = 0.9994, 15.0, 0.5
@@ -31,71 +19,69 @@ _LOSS_STRENGTH_GAIN, _LOSS_STRENGTH_SLOPE = 0.9999, 19.0
 _LOSS_ORIENTATION_GAIN, _LOSS_ORIENTATION_SLOPE = 0.9995, 22.0
 _LOSS_MIDPOINT = 0.5
 _LOSS_THRESHOLD, _LOSS_EXPONENT, _LOSS_WEAK_WEIGHT = 2.0, 1.5, 0.001
+_LOSS_SIZE = (2, "Labf and Nabf")  # what reflection needs
 
 
 def spatial_frequency(image: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Spatial frequency (SF), on the scale of 0 to 255.
+    """Spatial frequency (SF), on the scale of 0 to 255. It needs an image of at least 2 × 2 pixels.
 
     SF = √(RF² + CF²), where RF² is the mean of the squared differences of horizontal neighbours and CF² that of
-    vertical neighbours, each over the differences that exist. 0 for a constant image. Source: A. M. Eskicioglu,
-    P. S. Fisher, "Image quality measures and their performance", IEEE Trans. Commun. 43, 1995. Higher is better.
+    vertical neighbours, each over the differences that exist. A constant image has 0. Source: A. M.
+    Eskicioglu, P. S. Fisher, "Image quality measures and their performance", IEEE Trans. Commun. 43, 1995. Higher is
+    better.
 
-    Args:
-        image: (B, 1, H, W), H and W at least 2.
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong shape or type, NaN, values that do not fit `data_range`, or an image that is too small.
+    >>> spatial_frequency(torch.tensor([[[[0, 3], [4, 7]]]], dtype=torch.uint8))
+    tensor([5.], dtype=torch.float64)
     """
-    return _difference_norm(grey_image("image", image, data_range, DIFFERENCE_SIZE))
+    return sf_of(fused_alone(image, data_range, (2, "spatial frequency")))
+
+
+def sf_of(images: Images) -> Tensor:
+    # Differences of 8-bit values and their squares are exact in float32; only the sum needs more.
+    rows, columns = (torch.diff(images.fused, dim=dim).square_().mean((1, 2), dtype=torch.float64) for dim in (2, 1))
+    return (rows + columns).sqrt()
 
 
 def average_gradient(image: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Average gradient (AG), on the scale of 0 to 255.
+    """Average gradient (AG), on the scale of 0 to 255. It needs an image of at least 2 × 2 pixels.
 
     AG = mean √((∂x² + ∂y²) / 2), with central differences inside and one-sided differences at the borders, over all
-    pixels. 0 for a constant image. Source: G. Cui, H. Feng, Z. Xu, Q. Li, Y. Chen, "Detail preserved fusion of visible
+    pixels. A constant image has 0. Source: G. Cui, H. Feng, Z. Xu, Q. Li, Y. Chen, "Detail preserved fusion of visible
     and infrared images using regional saliency extraction and multi-scale image decomposition", Opt. Commun. 341, 2015.
     Higher is better.
 
-    Args:
-        image: (B, 1, H, W), H and W at least 2.
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong shape or type, NaN, values that do not fit `data_range`, or an image that is too small.
+    >>> average_gradient(torch.tensor([[[[0, 1], [7, 8]]]], dtype=torch.uint8))
+    tensor([5.], dtype=torch.float64)
     """
-    return _gradient_mean(grey_image("image", image, data_range, GRADIENT_SIZE))
+    return ag_of(fused_alone(image, data_range, (2, "the average gradient")))
+
+
+def ag_of(images: Images) -> Tensor:
+    vertical, horizontal = torch.gradient(images.fused, dim=(1, 2))
+    return ((vertical.square() + horizontal.square()) / 2).sqrt_().mean((1, 2), dtype=torch.float64)
 
 
 def edge_intensity(image: Tensor, *, data_range: float | None = None) -> Tensor:
     """Edge intensity (EI): the mean Sobel edge strength, on a scale on which a step by one grey level counts 4.
 
-    EI = mean √(s_x² + s_y²), s being the Sobel responses, border pixels repeated beyond the border. 0 for a constant
-    image. Source: B. Rajalingam, R. Priya, "Hybrid multimodality medical image fusion technique for feature enhancement
-    in medical diagnosis", Int. J. Eng. Sci. Invention, 2018, as cited throughout the field. Higher is better.
+    EI = mean √(s_x² + s_y²), s being the Sobel responses, border pixels repeated beyond the border. A constant image
+    has 0. It takes images of any size. Source: B. Rajalingam, R. Priya, "Hybrid multimodality medical image fusion
+    technique for feature enhancement in medical diagnosis", Int. J. Eng. Sci. Invention, 2018, as cited throughout the
+    field. Higher is better.
 
-    Args:
-        image: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong shape or type, NaN, or values that do not fit `data_range`.
+    >>> edge_intensity(torch.tensor([[[[0, 0, 1, 1]]]], dtype=torch.uint8))
+    tensor([2.], dtype=torch.float64)
     """
-    return _edge_mean(grey_image("image", image, data_range))
+    return ei_of(fused_alone(image, data_range))
+
+
+def ei_of(images: Images) -> Tensor:
+    horizontal, vertical = sobel(F.pad(images.fused[:, None], (1, 1, 1, 1), mode="replicate")[:, 0])
+    return (horizontal.square() + vertical.square()).sqrt_().mean((1, 2), dtype=torch.float64)
 
 
 def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Edge information that the fused image has from its sources (Qabf), between 0 and 0.976.
+    """Edge information that the fused image has from its sources (Qabf), between 0 and 0.976, for images of any size.
 
     With Sobel edge strength g (zeros beyond the border) and orientation α = arctan(s_y / s_x),
 
@@ -106,137 +92,17 @@ def qabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float 
     Where both strengths are equal, G is that strength, as in the public evaluators, and not the 1 of the paper: this
     raises Qabf by up to 0.0005 and is needed to repeat published numbers. So are the plain arctan, to which
     orientations just above −π/2 and just below π/2 are opposite though they are nearly the same, and α = π/2 where
-    s_x = 0. Equal images come near the upper bound. 0 if both sources are black, and so have no edge. Source:
+    s_x = 0. Equal images come near the upper bound. Black sources, which have no edge, give 0. Source:
     C. S. Xydeas, V. Petrović, "Objective image fusion performance measure", Electron. Lett. 36, 2000. Higher is better.
 
-    Args:
-        fused: (B, 1, H, W).
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, or values that do not fit `data_range`.
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> qabf(torch.maximum(visible, infrared), visible, infrared, data_range=255)
+    tensor([0.5309], dtype=torch.float64)
     """
-    return edge_transfer(grey_images(fused, visible, infrared, data_range))
+    return qabf_of(grey_images(fused, visible, infrared, data_range))
 
 
-def labf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Edge information of the sources that the fused image has lost (Labf), between 0 and 1.
-
-    The companion of `nabf`, with the same Q and w:
-
-        Labf = Σ_lost ((1 − Q_VF) w_V + (1 − Q_RF) w_R) / Σ (w_V + w_R),
-
-    over the pixels at which the fused image has no stronger edge than one of the sources at least (g_F ≤ g_V or
-    g_F ≤ g_R). What is left, 1 − Labf − Nabf, is the edge information that was kept, in the same constants; Qabf has
-    others. Source: V. Petrović, C. Xydeas, "Objective image fusion performance characterisation", ICCV 2005. Lower is
-    better.
-
-    Args:
-        fused: (B, 1, H, W), H and W at least 2.
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
-            too small.
-    """
-    return edge_loss(grey_images(fused, visible, infrared, data_range, REFLECTED_SIZE))
-
-
-def nabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
-    """Edge information of the fused image that neither source has: artefacts and noise (Nabf), between 0 and 1.
-
-    With edge strength g, an eighth of Sobel's (the image reflected at the border), orientation α = arctan(s_x / s_y),
-    and w = g^1.5 where g ≥ 2 and 0.001 elsewhere,
-
-        Nabf = Σ_new ((1 − Q_VF) w_V + (1 − Q_RF) w_R) / Σ (w_V + w_R),
-        Q_SF² = 0.9999 / (1 + e^(−19 (G − 0.5))) · 0.9995 / (1 + e^(−22 (A − 0.5))),
-        G = min(g_S, g_F) / max(g_S, g_F),   A = | |α_S − α_F| − π/2 | / (π / 2),
-
-    over the pixels at which the fused image's edge is stronger than that of both sources. Source: B. K. Shreyamsha
-    Kumar, "Multifocus and multispectral image fusion based on pixel significance using discrete cosine harmonic wavelet
-    transform", Signal Image Video Process. 7, 2013, after Petrović and Xydeas. Lower is better.
-
-    Args:
-        fused: (B, 1, H, W), H and W at least 2.
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
-            too small.
-    """
-    return edge_artefacts(grey_images(fused, visible, infrared, data_range, REFLECTED_SIZE))
-
-
-def difference_norm(images: Images) -> Tensor:
-    return _difference_norm(images.fused)
-
-
-def _difference_norm(grey: Tensor) -> Tensor:
-    # Differences of 8-bit values and their squares are exact in float32; only the sum needs more.
-    rows = (grey[:, :, 1:] - grey[:, :, :-1]).square_().mean((1, 2), dtype=torch.float64)
-    columns = (grey[:, 1:] - grey[:, :-1]).square_().mean((1, 2), dtype=torch.float64)
-    return (rows + columns).sqrt()
-
-
-def gradient_mean(images: Images) -> Tensor:
-    return _gradient_mean(images.fused)
-
-
-def _gradient_mean(grey: Tensor) -> Tensor:
-    vertical, horizontal = torch.gradient(grey, dim=(1, 2))
-    return ((vertical.square() + horizontal.square()) / 2).sqrt_().mean((1, 2), dtype=torch.float64)
-
-
-def edge_mean(images: Images) -> Tensor:
-    return _edge_mean(images.fused)
-
-
-def _edge_mean(grey: Tensor) -> Tensor:
-    horizontal, vertical = sobel(F.pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0])
-    return (horizontal.square() + vertical.square()).sqrt_().mean((1, 2), dtype=torch.float64)
-
-
-def sobel(padded: Tensor) -> tuple[Tensor, Tensor]:
-    """Sobel responses of (N, H + 2, W + 2) to horizontal and vertical differences, each (N, H, W).
-
-    The signs are those of a convolution, not of a correlation: left minus right, and below minus above.
-    """
-    columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    rows = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
-    return columns[..., :-2] - columns[..., 2:], rows[:, 2:] - rows[:, :-2]
-
-
-def edge_strength(grey: Tensor) -> Tensor:
-    """Sobel edge strength (N, H, W), zeros beyond the border."""
-    horizontal, vertical = sobel(F.pad(grey, (1, 1, 1, 1)))
-    return (horizontal.square() + vertical.square()).sqrt_()
-
-
-def _edges(grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Sobel edge strength and orientation in (−π/2, π/2], each (N, H, W)."""
-    horizontal, vertical = sobel(F.pad(grey, (1, 1, 1, 1)))
-    strength = (horizontal.square() + vertical.square()).sqrt_()
-    # The sign of `vertical` against `horizontal` matters, since π/2 stands for both vertical directions.
-    orientation = torch.where(horizontal == 0, math.pi / 2, torch.atan(vertical / horizontal))
-    return strength, orientation
-
-
-def edge_transfer(images: Images) -> Tensor:
+def qabf_of(images: Images) -> Tensor:
     fused_strength, fused_orientation = _edges(images.fused)
     numerator = denominator = torch.zeros(len(fused_strength), dtype=torch.float64, device=fused_strength.device)
     for source in images.sources:
@@ -252,15 +118,65 @@ def edge_transfer(images: Images) -> Tensor:
     return torch.where(denominator > 0, score, 0.0)
 
 
-def _reflected_edges(grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Edge strength and orientation of an image that is reflected at its border, each (N, H, W) float64."""
-    horizontal, vertical = sobel(F.pad(grey.double()[:, None], (1, 1, 1, 1), mode="reflect")[:, 0] / 8)
-    # From the other axis than in Qabf, and 0 where there is no edge at all.
-    flat = (horizontal == 0) & (vertical == 0)
-    return (horizontal.square() + vertical.square()).sqrt_(), torch.where(flat, 0.0, torch.atan(-horizontal / vertical))
+def _edges(grey: Tensor) -> tuple[Tensor, Tensor]:
+    """Sobel edge strength and orientation in (−π/2, π/2], each (N, H, W), zeros beyond the border."""
+    horizontal, vertical = sobel(F.pad(grey, (1, 1, 1, 1)))
+    strength = (horizontal.square() + vertical.square()).sqrt_()
+    # The sign of `vertical` against `horizontal` matters, since π/2 stands for both vertical directions.
+    orientation = torch.where(horizontal == 0, math.pi / 2, torch.atan(vertical / horizontal))
+    return strength, orientation
 
 
-def lost_and_new_edges(images: Images) -> tuple[Tensor, Tensor]:
+def labf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
+    """Edge information of the sources that the fused image has lost (Labf), between 0 and 1.
+
+    It is the companion of `nabf`, with the same Q and w:
+
+        Labf = Σ_lost ((1 − Q_VF) w_V + (1 − Q_RF) w_R) / Σ (w_V + w_R),
+
+    over the pixels at which the fused image has no stronger edge than one of the sources at least (g_F ≤ g_V or
+    g_F ≤ g_R). What is left, 1 − Labf − Nabf, is the edge information that was kept, in the same constants; Qabf has
+    others. It needs images of at least 2 × 2 pixels. Source: V. Petrović, C. Xydeas, "Objective image fusion
+    performance characterisation", ICCV 2005. Lower is better.
+
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> labf(torch.maximum(visible, infrared), visible, infrared, data_range=255)
+    tensor([0.3205], dtype=torch.float64)
+    """
+    return labf_of(grey_images(fused, visible, infrared, data_range, _LOSS_SIZE))
+
+
+def labf_of(images: Images) -> Tensor:
+    return images.once(_lost_and_new_edges)[0]
+
+
+def nabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
+    """Edge information of the fused image that neither source has: artefacts and noise (Nabf), between 0 and 1.
+
+    With edge strength g, an eighth of Sobel's (the image reflected at the border), orientation α = arctan(s_x / s_y),
+    and w = g^1.5 where g ≥ 2 and 0.001 elsewhere,
+
+        Nabf = Σ_new ((1 − Q_VF) w_V + (1 − Q_RF) w_R) / Σ (w_V + w_R),
+        Q_SF² = 0.9999 / (1 + e^(−19 (G − 0.5))) · 0.9995 / (1 + e^(−22 (A − 0.5))),
+        G = min(g_S, g_F) / max(g_S, g_F),   A = | |α_S − α_F| − π/2 | / (π / 2),
+
+    over the pixels at which the fused image's edge is stronger than that of both sources. It needs images of at least
+    2 × 2 pixels. Source: B. K. Shreyamsha Kumar, "Multifocus and multispectral image fusion based on pixel significance
+    using discrete cosine harmonic wavelet transform", Signal Image Video Process. 7, 2013, after Petrović and Xydeas.
+    Lower is better.
+
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> nabf(visible, infrared, infrared, data_range=255)
+    tensor([0.0294], dtype=torch.float64)
+    """
+    return nabf_of(grey_images(fused, visible, infrared, data_range, _LOSS_SIZE))
+
+
+def nabf_of(images: Images) -> Tensor:
+    return images.once(_lost_and_new_edges)[1]
+
+
+def _lost_and_new_edges(images: Images) -> tuple[Tensor, Tensor]:
     """Labf and Nabf, which share all but the pixels over which they sum."""
     fused_strength, fused_orientation = _reflected_edges(images.fused)
     missing = total = torch.zeros_like(fused_strength)
@@ -282,9 +198,9 @@ def lost_and_new_edges(images: Images) -> tuple[Tensor, Tensor]:
     return missing.sum((1, 2)) / whole - artefacts, artefacts
 
 
-def edge_loss(images: Images) -> Tensor:
-    return images.once(lost_and_new_edges)[0]
-
-
-def edge_artefacts(images: Images) -> Tensor:
-    return images.once(lost_and_new_edges)[1]
+def _reflected_edges(grey: Tensor) -> tuple[Tensor, Tensor]:
+    """Edge strength and orientation of an image that is reflected at its border, each (N, H, W) float64."""
+    horizontal, vertical = sobel(F.pad(grey.double()[:, None], (1, 1, 1, 1), mode="reflect")[:, 0] / 8)
+    # The arctangent is from the other axis than in Qabf, and 0 where there is no edge at all.
+    flat = (horizontal == 0) & (vertical == 0)
+    return (horizontal.square() + vertical.square()).sqrt_(), torch.where(flat, 0.0, torch.atan(-horizontal / vertical))

@@ -1,26 +1,13 @@
-"""What every fusion metric starts from: three images as 8-bit grey values, checked, and the filters run over them."""
+"""What every fusion metric starts from: the images as 8-bit grey values, checked."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from tectum.errors import InputError
-
-__all__ = [
-    "ANY_SIZE",
-    "LEVELS",
-    "MAXIMUM",
-    "Images",
-    "eight_bit",
-    "gaussian",
-    "grey_image",
-    "grey_images",
-    "separable",
-    "stretch",
-]
 
 LEVELS = 256
 MAXIMUM = LEVELS - 1.0
@@ -47,6 +34,11 @@ class Images:
     @property
     def sources(self) -> tuple[Tensor, Tensor]:
         return self.visible, self.infrared
+
+    @property
+    def doubles(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The fused, the visible and the infrared image in float64."""
+        return self.fused.double(), self.visible.double(), self.infrared.double()
 
     def once(self, compute: Callable[["Images"], T]) -> T:
         """The result of `compute` for these images, computed only the first time that it is asked for."""
@@ -99,9 +91,10 @@ def eight_bit(
     return (grey * (MAXIMUM / data_range)).clamp(0, MAXIMUM).round().float()
 
 
-def grey_image(name: str, image: Tensor, data_range: float | None, smallest: tuple[int, str] = ANY_SIZE) -> Tensor:
-    """Check an image (B, 1, H, W) and return its grey values 0..255, rounded, as float32 (B, H, W)."""
-    return eight_bit(name, image, data_range, smallest).squeeze(1)
+def fused_alone(image: Tensor, data_range: float | None, smallest: tuple[int, str] = ANY_SIZE) -> Images:
+    """Check an image (B, 1, H, W) that is scored without its sources; it stands in for them."""
+    grey = eight_bit("image", image, data_range, smallest).squeeze(1)
+    return Images(grey, grey, grey)
 
 
 def grey_images(
@@ -113,11 +106,9 @@ def grey_images(
             "the three images must have one shape: "
             f"fused {tuple(fused.shape)}, visible {tuple(visible.shape)}, infrared {tuple(infrared.shape)}"
         )
-    return Images(
-        grey_image("fused", fused, data_range, smallest),
-        grey_image("visible", visible, data_range, smallest),
-        grey_image("infrared", infrared, data_range, smallest),
-    )
+    named = {"fused": fused, "visible": visible, "infrared": infrared}
+    grey = [eight_bit(name, image, data_range, smallest).squeeze(1) for name, image in named.items()]
+    return Images(grey[0], grey[1], grey[2])
 
 
 def stretch(images: Images) -> Images:
@@ -136,26 +127,3 @@ def stretch(images: Images) -> Images:
     return Images(
         stretched(images.fused), stretched(images.visible), stretched(images.infrared), channels=images.channels
     )
-
-
-def gaussian(size: int, sigma: float) -> list[float]:
-    """Weights of a one-dimensional Gaussian window, with a sum of one."""
-    weights = [math.exp(-((k - size // 2) ** 2) / (2 * sigma**2)) for k in range(size)]
-    return [weight / sum(weights) for weight in weights]
-
-
-def separable(image: Tensor, weights: Sequence[float], stride: int = 1) -> Tensor:
-    """Filter (N, H, W) with the same odd window along both axes, without padding; keep every `stride`-th pixel."""
-    size = len(weights)
-    centre = size // 2
-    # Sums of shifted images: on a CPU several times faster than a float64 convolution with one channel.
-    for dim in (1, 2):
-        length = image.shape[dim] - size + 1
-        shifted = [image.narrow(dim, k, length) for k in range(size)]
-        if stride > 1:
-            shifted = [part[:, ::stride] if dim == 1 else part[..., ::stride] for part in shifted]
-        image = shifted[centre] * weights[centre]
-        for part, weight in zip(shifted, weights, strict=True):
-            if part is not shifted[centre]:
-                image.add_(part, alpha=weight)
-    return image

@@ -8,22 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tectum.metrics.functional.gradients import edge_strength
-from tectum.metrics.functional.images import MAXIMUM, Images, gaussian, grey_images, separable, stretch
-
-__all__ = [
-    "VIF_MINIMUM_SIZE",
-    "qcb",
-    "qcv",
-    "viff",
-    "visual_information_fidelity",
-]
+from tectum.filters import edge_strength, gaussian, separable
+from tectum.metrics.functional.images import MAXIMUM, Images, grey_images, stretch
 
 VIF_MINIMUM_SIZE = 41
 """Smallest height and width for which all four scales of VIF exist."""
-
-VIF_SIZE = (VIF_MINIMUM_SIZE, "VIF")
-VIFF_SIZE = (VIF_MINIMUM_SIZE, "VIFF")
 
 _VIF_NOISE = 2.0  # variance of the visual noise, for grey values of 0 to 255
 _VIF_WINDOWS = (17, 9, 5, 3)  # one per scale
@@ -56,24 +45,26 @@ def visual_information_fidelity(
         VIF(S, F) = Σ log(1 + g² σ_S² / (σ_F² − g σ_SF + 2)) / Σ log(1 + σ_S² / 2),   g = σ_SF / σ_S²,
 
     g being 0 where σ_SF is negative or the source is flat. The noise variance of 2 belongs to grey values of 0 to
-    255. A constant source has nothing to lose and counts 1. 2 if all three images are equal; it can exceed that where
-    the fused image has more contrast. Source: H. R. Sheikh, A. C. Bovik, "Image information and visual quality", IEEE
-    Trans. Image Process. 15, 2006, and their pixel-domain implementation. Higher is better.
+    255. A constant source has nothing to lose and counts 1. VIF is at least 0; three equal images have 2, and it can
+    exceed that where the fused image has more contrast. It needs images of at least 41 × 41 pixels. Source: H. R.
+    Sheikh, A. C. Bovik, "Image information and visual quality", IEEE Trans. Image Process. 15, 2006, and their
+    pixel-domain implementation. Higher is better.
 
-    Args:
-        fused: (B, 1, H, W), H and W at least 41.
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
-            too small for the fourth scale.
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> visual_information_fidelity(torch.maximum(visible, infrared), visible, infrared, data_range=255)
+    tensor([0.2087], dtype=torch.float64)
     """
-    return fidelity(grey_images(fused, visible, infrared, data_range, VIF_SIZE))
+    return vif_of(grey_images(fused, visible, infrared, data_range, (VIF_MINIMUM_SIZE, "VIF")))
+
+
+def vif_of(images: Images) -> Tensor:
+    kept, whole = torch.zeros(2, 2, len(images.fused), dtype=torch.float64, device=images.fused.device)
+    for channels in _scales(images):
+        for which, channel in enumerate(channels):
+            kept_here, whole_here = channel.information(_VIF_NOISE)
+            kept[which] += kept_here.sum((1, 2))
+            whole[which] += whole_here.sum((1, 2))
+    return torch.where(whole > 0, kept / whole, 1.0).sum(0)
 
 
 def viff(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
@@ -84,24 +75,28 @@ def viff(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float 
         F_k = Σ log(1 + g² σ_S² / (σ_F² − g σ_SF + σ_n²)) / Σ log(1 + σ_S² / σ_n²),   σ_n² = 0.005 · 255²,
 
     S being, pixel by pixel, the source with the smaller g (the infrared image where both are equal), each sum taken
-    with 10⁻⁷ a pixel on top; VIFF = (F₁ + 0.15 F₃ + F₄) / 2.15. 1 if all three images are equal. Source: Y. Han,
-    Y. Cai, Y. Cao, X. Xu, "A new image fusion performance metric based on visual information fidelity", Inf. Fusion
-    14, 2013. Higher is better. Not what CDDFuse's evaluator calls VIFF: that is VIF.
+    with 10⁻⁷ a pixel on top; VIFF = (F₁ + 0.15 F₃ + F₄) / 2.15. It is at least 0, and 1 if all three images are equal.
+    It needs images of at least 41 × 41 pixels. Source: Y. Han, Y. Cai, Y. Cao, X. Xu, "A new image fusion performance
+    metric based on visual information fidelity", Inf. Fusion 14, 2013. Higher is better. What CDDFuse's evaluator calls
+    VIFF is VIF.
 
-    Args:
-        fused: (B, 1, H, W), H and W at least 41.
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
-            too small for the fourth scale.
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> viff((visible + infrared) // 2, visible, infrared, data_range=255)
+    tensor([0.3320], dtype=torch.float64)
     """
-    return selected_fidelity(grey_images(fused, visible, infrared, data_range, VIFF_SIZE))
+    return viff_of(grey_images(fused, visible, infrared, data_range, (VIF_MINIMUM_SIZE, "VIFF")))
+
+
+def viff_of(images: Images) -> Tensor:
+    score = torch.zeros(len(images.fused), dtype=torch.float64, device=images.fused.device)
+    for weight, (visible, infrared) in zip(_VIFF_WEIGHTS, _scales(images), strict=True):
+        harder = visible.gain < infrared.gain
+        kept, whole = (
+            (torch.where(harder, *maps) + _VIFF_EPSILON).sum((1, 2))
+            for maps in zip(visible.information(_VIFF_NOISE), infrared.information(_VIFF_NOISE), strict=True)
+        )
+        score += weight * kept / whole
+    return score
 
 
 def qcb(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
@@ -114,23 +109,36 @@ def qcb(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float |
 
         Qcb = mean (λ_V Q_VF + λ_R Q_RF),   Q_SF = min(C'_S, C'_F) / max(C'_S, C'_F),   λ_S = C'_S² / (C'_V² + C'_R²).
 
-    Two vanishing contrasts are equal, and share the weight evenly. 1 if all three images are equal. Source: Y. Chen,
-    R. S. Blum, "A new automated quality assessment algorithm for image fusion", Image Vis. Comput. 27, 2009, as in
-    Z. Liu et al.'s toolbox. Higher is better.
+    Two vanishing contrasts are equal, and share the weight evenly. Three equal images have 1. It takes images of any
+    size. Source: Y. Chen, R. S. Blum, "A new automated quality assessment algorithm for image fusion", Image Vis.
+    Comput. 27, 2009, as in Z. Liu et al.'s toolbox. Higher is better.
 
-    Args:
-        fused: (B, 1, H, W).
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, or values that do not fit `data_range`.
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> qcb(torch.maximum(visible, infrared), visible, infrared, data_range=255)
+    tensor([0.6134], dtype=torch.float64)
     """
-    return preserved_contrast(grey_images(fused, visible, infrared, data_range))
+    return qcb_of(grey_images(fused, visible, infrared, data_range))
+
+
+def qcb_of(images: Images) -> Tensor:
+    images = images.once(stretch)
+    radius = _frequencies(images.fused, _QCB_PERIODS)
+    sensitivity = torch.exp(-((radius / _QCB_WIDE) ** 2)) - _QCB_SHARE * torch.exp(-((radius / _QCB_NARROW) ** 2))
+
+    def contrast(grey: Tensor) -> Tensor:
+        seen = _filtered(grey, sensitivity)
+        narrow, wide = (_blurred(seen, sigma) for sigma in _QCB_SIGMAS)
+        size = torch.where(wide == 0, 0.0, narrow / wide - 1).abs_()
+        return size**3 / (size.square() + _QCB_MASKING)
+
+    fused, visible, infrared = map(contrast, (images.fused, *images.sources))
+    weights = visible.square() + infrared.square()
+    total = torch.zeros_like(fused)
+    for source in (visible, infrared):
+        larger = torch.maximum(source, fused)
+        preserved = torch.where(larger > 0, torch.minimum(source, fused) / larger, 1.0)
+        total += preserved * torch.where(weights > 0, source.square() / weights, 0.5)
+    return total.mean((1, 2))
 
 
 def qcv(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
@@ -143,24 +151,29 @@ def qcv(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float |
 
         Qcv = Σ (λ_V D_V + λ_R D_R) / Σ (λ_V + λ_R),
 
-    over all blocks, λ being the sum of the 5th powers of the source's Sobel edge strength in the block. 0 if all three
-    images are equal, and if both sources are black. Source: H. Chen, P. K. Varshney, "A human perception inspired
-    quality metric for image fusion based on regional information", Inf. Fusion 8, 2007, as in Z. Liu et al.'s toolbox.
-    Lower is better.
+    over all blocks, λ being the sum of the 5th powers of the source's Sobel edge strength in the block. It is 0 if all
+    three images are equal, and if both sources are black. It takes images of any size. Source: H. Chen, P. K. Varshney,
+    "A human perception inspired quality metric for image fusion based on regional information", Inf. Fusion 8, 2007, as
+    in Z. Liu et al.'s toolbox. Lower is better.
 
-    Args:
-        fused: (B, 1, H, W).
-        visible: (B, 1, H, W).
-        infrared: (B, 1, H, W).
-        data_range: largest grey value; see the package.
-
-    Returns:
-        (B,) float64.
-
-    Raises:
-        InputError: wrong or unequal shapes, wrong type, NaN, or values that do not fit `data_range`.
+    >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
+    >>> qcv(torch.maximum(visible, infrared), visible, infrared, data_range=255)
+    tensor([2193.5715], dtype=torch.float64)
     """
-    return salient_difference(grey_images(fused, visible, infrared, data_range))
+    return qcv_of(grey_images(fused, visible, infrared, data_range))
+
+
+def qcv_of(images: Images) -> Tensor:
+    images = images.once(stretch)
+    radius = 0.144 * _frequencies(images.fused, _QCV_PERIODS)
+    sensitivity = 2.6 * (0.0192 + radius) * torch.exp(-(radius**1.1))
+    difference = total = torch.zeros(len(images.fused), dtype=torch.float64, device=images.fused.device)
+    for source in images.sources:
+        salience = _block_sums(edge_strength(source.double()) ** _QCV_EXPONENT)
+        error = _block_sums(_filtered(source - images.fused, sensitivity).square()) / _QCV_BLOCK**2
+        difference = difference + (salience * error).sum((1, 2))
+        total = total + salience.sum((1, 2))
+    return torch.where(total > 0, difference / total, 0.0)
 
 
 class _Channel(NamedTuple):
@@ -178,11 +191,9 @@ class _Channel(NamedTuple):
 
 def _scales(images: Images) -> Iterator[tuple[_Channel, _Channel]]:
     """The channels from the visible and from the infrared image, from the finest to the coarsest scale."""
-    # In float64, as variances are small differences of large means of squares. They do not depend on the mean;
-    # without it a constant image has no variance at all, and an integer mean leaves every value exact.
-    fused, *sources = (
-        image.double() - image.double().mean((1, 2), keepdim=True).round() for image in (images.fused, *images.sources)
-    )
+    # They are float64, as variances are small differences of large means of squares. Variances do not depend on the
+    # mean; without it a constant image has none at all, and an integer mean leaves every value exact.
+    fused, *sources = (image - image.mean((1, 2), keepdim=True).round() for image in images.doubles)
     for scale, size in enumerate(_VIF_WINDOWS):
         window = gaussian(size, size / 5)
         if scale > 0:
@@ -197,28 +208,6 @@ def _scales(images: Images) -> Iterator[tuple[_Channel, _Channel]]:
             gain = covariance / (variance + _VIF_EPSILON)
             channels.append(_Channel(variance, gain, (fused_variance - gain * covariance).clamp_min_(_VIF_EPSILON)))
         yield channels[0], channels[1]
-
-
-def fidelity(images: Images) -> Tensor:
-    kept, whole = torch.zeros(2, 2, len(images.fused), dtype=torch.float64, device=images.fused.device)
-    for channels in _scales(images):
-        for which, channel in enumerate(channels):
-            kept_here, whole_here = channel.information(_VIF_NOISE)
-            kept[which] += kept_here.sum((1, 2))
-            whole[which] += whole_here.sum((1, 2))
-    return torch.where(whole > 0, kept / whole, 1.0).sum(0)
-
-
-def selected_fidelity(images: Images) -> Tensor:
-    score = torch.zeros(len(images.fused), dtype=torch.float64, device=images.fused.device)
-    for weight, (visible, infrared) in zip(_VIFF_WEIGHTS, _scales(images), strict=True):
-        harder = visible.gain < infrared.gain
-        kept, whole = (
-            (torch.where(harder, *maps) + _VIFF_EPSILON).sum((1, 2))
-            for maps in zip(visible.information(_VIFF_NOISE), infrared.information(_VIFF_NOISE), strict=True)
-        )
-        score += weight * kept / whole
-    return score
 
 
 def _frequencies(grey: Tensor, periods: float) -> Tensor:
@@ -242,42 +231,8 @@ def _blurred(image: Tensor, sigma: float) -> Tensor:
     return separable(F.pad(image, (_QCB_RADIUS,) * 4), weights)
 
 
-def preserved_contrast(images: Images) -> Tensor:
-    images = images.once(stretch)
-    radius = _frequencies(images.fused, _QCB_PERIODS)
-    sensitivity = torch.exp(-((radius / _QCB_WIDE) ** 2)) - _QCB_SHARE * torch.exp(-((radius / _QCB_NARROW) ** 2))
-
-    def contrast(grey: Tensor) -> Tensor:
-        seen = _filtered(grey, sensitivity)
-        narrow, wide = (_blurred(seen, sigma) for sigma in _QCB_SIGMAS)
-        size = torch.where(wide == 0, 0.0, narrow / wide - 1).abs_()
-        return size**3 / (size.square() + _QCB_MASKING)
-
-    fused, visible, infrared = map(contrast, (images.fused, *images.sources))
-    weights = visible.square() + infrared.square()
-    total = torch.zeros_like(fused)
-    for source in (visible, infrared):
-        larger = torch.maximum(source, fused)
-        preserved = torch.where(larger > 0, torch.minimum(source, fused) / larger, 1.0)
-        total += preserved * torch.where(weights > 0, source.square() / weights, 0.5)
-    return total.mean((1, 2))
-
-
 def _block_sums(values: Tensor) -> Tensor:
     """Sums over blocks of 16 × 16 pixels of (N, H, W), zeros completing the last ones."""
     height, width = values.shape[1:]
     padded = F.pad(values, (0, -width % _QCV_BLOCK, 0, -height % _QCV_BLOCK))
     return padded.unflatten(2, (-1, _QCV_BLOCK)).unflatten(1, (-1, _QCV_BLOCK)).sum((2, 4))
-
-
-def salient_difference(images: Images) -> Tensor:
-    images = images.once(stretch)
-    radius = 0.144 * _frequencies(images.fused, _QCV_PERIODS)
-    sensitivity = 2.6 * (0.0192 + radius) * torch.exp(-(radius**1.1))
-    difference = total = torch.zeros(len(images.fused), dtype=torch.float64, device=images.fused.device)
-    for source in images.sources:
-        salience = _block_sums(edge_strength(source.double()) ** _QCV_EXPONENT)
-        error = _block_sums(_filtered(source - images.fused, sensitivity).square()) / _QCV_BLOCK**2
-        difference = difference + (salience * error).sum((1, 2))
-        total = total + salience.sum((1, 2))
-    return torch.where(total > 0, difference / total, 0.0)
