@@ -1,4 +1,4 @@
-"""Every engine is called from several threads at once, with pairs of several sizes, and gives what single calls give."""
+"""Every engine, called from several threads at once with pairs of several sizes, gives what single calls give."""
 
 from concurrent.futures import ThreadPoolExecutor
 
