@@ -36,11 +36,13 @@ from tectum.files import write_text
 from tectum.losses.segmentation import cross_entropy
 from tectum.models.base import Output
 from tectum.models.virmfs import ViRMFS
-from tectum.recipes import run
-from tectum.recipes.config import Precision, read_config
-from tectum.recipes.virmfs import VirmfsConfig, full_step, fusion_loss
+from tectum.recipes.config import Precision
+from tectum.recipes.loop import differentiate
+from tectum.recipes.optimisation import clip_and_step, make_average, make_optimiser
+from tectum.recipes.reading import CONFIGS, read_config
+from tectum.recipes.virmfs import Objective, VirmfsConfig, fusion_loss
 
-CONFIG = Path(__file__).parents[1] / "configs" / "virmfs_b0.yaml"
+CONFIG = CONFIGS / "virmfs_b0.yaml"
 TOLERANCE = 1e-4
 ZERO = 1e-9
 """Share of the norm of the whole gradient, in float64, below which that of a parameter is zero but for rounding."""
@@ -107,14 +109,15 @@ def gradient_differences(model: ViRMFS, batch: Sample, config: VirmfsConfig) -> 
 def training_step(model: nn.Module, batch: Sample, config: VirmfsConfig, precision: Precision) -> Callable[[], None]:
     """One step of the recipe, as a function to call again and again."""
     accelerator = Accelerator(cpu=True)
-    optimiser = run.make_optimiser(config.optimiser, model.parameters())
-    average = run.make_average(model, config.run.ema)
-    weights = torch.tensor(config.loss.class_weights)
+    optimiser = make_optimiser(config.optimiser, model.parameters())
+    average = make_average(model, config.run.ema)
+    objective = Objective(config.loss, torch.tensor(config.loss.class_weights), accelerator, precision)
 
     def step() -> None:
-        full_step(model, batch, config.loss, weights, accelerator, precision)
-        run.clip_and_step(optimiser, config.optimiser)
-        run.update_average(average, model, accelerator)
+        differentiate(model, torch.stack(list(objective(model, batch).values())).sum(), accelerator)
+        clip_and_step(optimiser, config.optimiser)
+        if average is not None:
+            average.update_parameters(model)
 
     return step
 

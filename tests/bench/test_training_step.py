@@ -7,7 +7,7 @@ import torch
 
 import tectum
 from tectum.bench.published import gigaflops, published_for_training
-from tectum.recipes.config import read_config
+from tectum.recipes.reading import read_config
 from tectum.recipes.virmfs import VirmfsConfig
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training_step.py"

@@ -1,11 +1,11 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from tectum.data.synthetic import write_scenes
+from tectum.recipes.reading import CONFIGS
 
-CONFIG = Path(__file__).parents[2] / "configs" / "virmfs_b0.yaml"
+CONFIG = CONFIGS / "virmfs_b0.yaml"
 QUICK = (
     "data.augmentation.crop=64", "data.workers=0", "run.epochs=1", "run.batch=2", "run.monitor=qabf",
     "run.validate_every=1", "data.holdout=0.3", "run.precision=float32",
@@ -33,9 +33,36 @@ def test_trains_and_resumes(scenes, tmp_path, run_tectum):
     assert steps == sorted(steps)
 
 
+def test_a_packaged_config_by_name_and_a_resume_that_knows_its_recipe(scenes, tmp_path, run_tectum, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run_tectum("train", "virmfs_b0", f"data.train.0.root={scenes}", *QUICK)
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "runs" / "virmfs_b0"
+    assert (run / "last" / "model.safetensors").is_file()
+    result = run_tectum("train", "--resume", run)
+    assert result.exit_code == 0, result.output
+
+
+def test_several_configs_go_over_one_another(tmp_path, monkeypatch, run_tectum):
+    monkeypatch.chdir(tmp_path)
+    result = run_tectum("train", "virmfs_b0_paper", "datasets/fmb")
+    assert result.exit_code == 1
+    assert "data/FMB" in result.output  # which is not there
+
+
+def test_list(run_tectum):
+    result = run_tectum("train", "--list")
+    assert result.exit_code == 0
+    for text in ("virmfs_lite0_msrs", "mafs_pretrain", "datasets/fmb", "MAFS as published, stage I"):
+        assert text in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ((), "give either --config FILE for a new run or --resume DIR"),
+        (("virmfs_b7",), "there is no config file 'virmfs_b7'"),
+        (("datasets/fmb",), "config 'datasets/fmb' names no recipe: add the key 'recipe' with one of virmfs"),
         (("virmfs",), "give either --config FILE for a new run or --resume DIR"),
         (("unknown", "--config", CONFIG), "there is no recipe 'unknown'; choose one of virmfs"),
         (("virmfs", "--config", "none.yaml"), "there is no config file 'none.yaml'"),
@@ -49,7 +76,7 @@ def test_trains_and_resumes(scenes, tmp_path, run_tectum):
 def test_wrong_usage_is_one_line_and_exit_code_2(scenes, tmp_path, monkeypatch, run_tectum, arguments, message):
     monkeypatch.chdir(tmp_path)
     if "--config" in arguments:
-        arguments = (*arguments, f"data.train.0.root={scenes}")
+        arguments = (*arguments, f"data.train.0.root={scenes}", "run.batch=2")
     result = run_tectum("train", *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.output

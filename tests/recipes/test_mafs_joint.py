@@ -8,7 +8,7 @@ from small_mafs import small_sections
 
 import tectum
 from tectum.errors import ConfigError
-from tectum.losses.balance import TaskBalance
+from tectum.losses.balance import Balance, TaskBalance
 from tectum.losses.fusion import (
     detailed_intensity_loss,
     directional_gradient_loss,
@@ -19,21 +19,21 @@ from tectum.losses.fusion import (
 from tectum.losses.segmentation import binary_target, boundary_target, cross_entropy
 from tectum.models.base import Output, luminance
 from tectum.recipes import mafs_joint
-from tectum.recipes.config import read_config
+from tectum.recipes.loop import differentiate
 from tectum.recipes.mafs_joint import (
     FusionLossConfig,
     MafsJointConfig,
+    Objective,
     SegmentationLossConfig,
     TeacherConfig,
     distillation_term,
     fusion_terms,
-    joint_step,
     segmentation_terms,
     train,
 )
-from tectum.recipes.run import load_segmenter
+from tectum.recipes.networks import load_segmenter
+from tectum.recipes.reading import CONFIGS, read_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 FUSION = {"gradient", "intensity"}
 SEGMENTATION = {"semantic", "auxiliary", "binary", "boundary"}
 WEIGHTS = {"weight/fusion", "weight/segmentation"}
@@ -67,7 +67,14 @@ def finished(scenes, teacher, tmp_path_factory):
 
 
 def make_balance(reference_steps=20, decay=0.99):
-    return TaskBalance("max_min", ("fusion", "segmentation"), decay, reference_steps)
+    return TaskBalance(Balance(decay=decay, reference_steps=reference_steps), ("fusion", "segmentation"))
+
+
+def joint_step(model, batch, config, class_weights, teacher, balance, accelerator):
+    """Leave the gradient of L in the parameters; gives its terms and weights."""
+    loss, terms = Objective(config, class_weights, teacher, balance, accelerator)(model, batch)
+    differentiate(model, loss, accelerator)
+    return terms
 
 
 def random_outputs(size, side, spread=1.0):
@@ -251,11 +258,11 @@ def test_starts_from_the_pretrained_encoder(scenes, tmp_path, monkeypatch):
     pretrained.save(tmp_path / "pretrained")
     started = {}
 
-    def first_step(model, *arguments):
+    def first_step(objective, model, batch):
         started.update({key: value.clone() for key, value in model.state_dict().items()})
         raise StopBeforeTheFirstStepError
 
-    monkeypatch.setattr(mafs_joint, "joint_step", first_step)
+    monkeypatch.setattr(mafs_joint.Objective, "__call__", first_step)
     with pytest.raises(StopBeforeTheFirstStepError):
         train(small_config(scenes, pretrained=tmp_path / "pretrained"), tmp_path / "run")
     source = pretrained.state_dict()
@@ -344,8 +351,9 @@ torch.set_num_threads(1)
 from accelerate import Accelerator
 import tectum
 from tectum.data.transforms import Sample
-from tectum.losses.balance import TaskBalance
-from tectum.recipes.mafs_joint import MafsJointConfig, joint_step
+from tectum.losses.balance import Balance, TaskBalance
+from tectum.recipes.loop import differentiate
+from tectum.recipes.mafs_joint import MafsJointConfig, Objective
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)
 model = tectum.create_model("mafs_r18").double()
@@ -366,11 +374,11 @@ batch.labels[0, :40] = 255
 batch.labels[3] = 255
 share = 4 // accelerator.num_processes
 at = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-balance = TaskBalance("max_min", ("fusion", "segmentation"), reference_steps=1)
+balance = TaskBalance(Balance(reference_steps=1), ("fusion", "segmentation"))
 balance.update({"fusion": 20.0, "segmentation": 200.0})
-terms = joint_step(
-    model, Sample(*(x[at] for x in batch)), config, torch.arange(1.0, 10.0), teacher, balance, accelerator
-)
+objective = Objective(config, torch.arange(1.0, 10.0), teacher, balance, accelerator)
+loss, terms = objective(model, Sample(*(x[at] for x in batch)))
+differentiate(model, loss, accelerator)
 if accelerator.is_main_process:
     gradients = {name: p.grad for name, p in model.named_parameters()}
     torch.save(gradients | {name: term for name, term in terms.items() if name.startswith("weight/")}, sys.argv[1])

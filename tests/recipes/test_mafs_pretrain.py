@@ -1,5 +1,4 @@
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,19 +12,26 @@ from tectum.errors import ConfigError, InputError
 from tectum.losses.reconstruction import reconstruction_losses
 from tectum.models.base import luminance
 from tectum.models.mafs import MaskedAutoencoder
-from tectum.recipes.config import read_config
+from tectum.recipes.loop import differentiate
 from tectum.recipes.mafs_pretrain import (
     MafsPretrainConfig,
     ReconstructionConfig,
-    pretraining_step,
+    pretraining_terms,
     reconstruction_terms,
     train,
     validate,
 )
-from tectum.recipes.run import training_tables
+from tectum.recipes.pairs import training_tables
+from tectum.recipes.reading import CONFIGS, read_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 TERMS = {f"{modality}_{term}" for modality in ("visible", "infrared") for term in ("intensity", "gradient")}
+
+
+def pretraining_step(autoencoder, batch, config, accelerator):
+    """Leave the gradient of L in the parameters; gives its terms."""
+    terms = pretraining_terms(autoencoder, batch, config, accelerator)
+    differentiate(autoencoder, sum(terms.values()), accelerator)
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def small_config(scenes, **changes):

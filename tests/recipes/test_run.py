@@ -6,9 +6,9 @@ from networks import random_pair
 import tectum
 from tectum.data.datasets import dataset_info
 from tectum.errors import ConfigError
-from tectum.models.virmfs import ViRMFS
 from tectum.recipes.config import ModelConfig, OptimiserConfig, SelfTrainingConfig
-from tectum.recipes.run import create_network, make_labeller, make_optimiser, set_learning_rate
+from tectum.recipes.networks import create_network, make_labeller
+from tectum.recipes.optimisation import make_optimiser, set_learning_rate
 
 
 def rates(total, **settings):
@@ -77,7 +77,7 @@ def test_the_config_names_the_optimiser(name, kind):
 
 
 def network(seed=0, dataset="msrs", **model):
-    return create_network(ModelConfig(**model), ViRMFS, "virmfs", dataset_info(dataset), seed)
+    return create_network(ModelConfig(**model), "virmfs", "virmfs", dataset_info(dataset), seed)
 
 
 def test_starts_from_all_weights_of_the_same_classes(tmp_path):

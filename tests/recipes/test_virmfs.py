@@ -2,8 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,21 +19,28 @@ from tectum.losses.fusion import (
 )
 from tectum.losses.segmentation import lovasz_softmax_sum
 from tectum.models.base import luminance
-from tectum.recipes.config import read_config
+from tectum.models.virmfs import ViRMFS
+from tectum.recipes.loop import differentiate
+from tectum.recipes.reading import CONFIGS, read_config
 from tectum.recipes.virmfs import (
     FusionBranch,
     LossConfig,
     MetaConfig,
+    Objective,
     SegmentationBranch,
     VirmfsConfig,
-    full_step,
     fusion_loss,
     meta_branch,
     meta_gradients,
     train,
 )
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+
+def full_step(model, batch, loss, class_weights, accelerator):
+    """Leave the gradient of L in the parameters; gives its terms."""
+    terms = Objective(loss, class_weights, accelerator)(model, batch)
+    differentiate(model, sum(terms.values()), accelerator)
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def small_config(scenes, *overrides):
@@ -82,16 +87,26 @@ def test_no_meta_steps_when_switched_off():
 class Quadratic(torch.nn.Module):
     """A branch with L(θ) = ½ Σ (x·θ - y)², whose meta gradient is known in closed form."""
 
-    prefixes = ("weight",)
+    role = "fusion"
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor([0.3, -0.7], dtype=torch.float64))
+            self.untouched = torch.nn.Parameter(torch.zeros(1))
+
+        def encode(self, x, y):
+            return x
+
+        def role(self, role):
+            return {"weight": self.weight} if role == "fusion" else {}
 
     def __init__(self):
         super().__init__()
-        self.model = SimpleNamespace(encode=lambda x, y: x)
-        self.weight = torch.nn.Parameter(torch.tensor([0.3, -0.7], dtype=torch.float64))
-        self.untouched = torch.nn.Parameter(torch.zeros(1))
+        self.model = self.Model()
 
     def forward(self, x, batch):
-        return (x @ self.weight - batch.infrared).square().sum() / 2
+        return (x @ self.model.weight - batch.infrared).square().sum() / 2
 
 
 def test_meta_gradient_is_the_second_order_one():
@@ -99,12 +114,12 @@ def test_meta_gradient_is_the_second_order_one():
     x, y = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((6, 2), (6,)))
     branch, inner_lr = Quadratic(), 0.1
     gradients = meta_gradients(branch, Sample(x, y, torch.zeros(6)), inner_lr)
-    assert list(gradients) == ["weight"]
-    theta, hessian = branch.weight.detach(), x[:3].T @ x[:3]
+    assert list(gradients) == ["model.weight"]
+    theta, hessian = branch.model.weight.detach(), x[:3].T @ x[:3]
     adapted = theta - inner_lr * (x[:3].T @ (x[:3] @ theta - y[:3]))
     first_order = x[3:].T @ (x[3:] @ adapted - y[3:])
-    torch.testing.assert_close(gradients["weight"], first_order - inner_lr * hessian @ first_order)
-    assert not torch.allclose(gradients["weight"], first_order, rtol=1e-2)
+    torch.testing.assert_close(gradients["model.weight"], first_order - inner_lr * hessian @ first_order)
+    assert not torch.allclose(gradients["model.weight"], first_order, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["fusion", "segmentation"])
@@ -117,7 +132,7 @@ def test_meta_gradient_with_a_vanishing_inner_step_is_the_gradient_of_the_query(
     gradients = meta_gradients(branch, batch, 1e-12)
     query = Sample(*(x[2:] for x in batch))
     branch(model.encode(query.visible, query.infrared), query).backward()
-    expected = {name: p.grad for name, p in branch.named_parameters() if name.startswith(branch.prefixes)}
+    expected = {f"model.{name}": p.grad for name, p in model.role(kind).items()}
     assert gradients.keys() == expected.keys()
     assert any("fusion_head" in name for name in expected) == fusion
     assert not any("backbone" in name for name in expected)
@@ -206,7 +221,8 @@ torch.set_num_threads(1)
 from accelerate import Accelerator
 import tectum
 from tectum.data.transforms import Sample
-from tectum.recipes.virmfs import LossConfig, full_step
+from tectum.recipes.loop import differentiate
+from tectum.recipes.virmfs import LossConfig, Objective
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)
 model = tectum.create_model("virmfs_b0", drop_path=0.0).eval()
@@ -219,7 +235,8 @@ batch.labels[0, :20] = 255
 batch.labels[3] = 255
 share = 4 // accelerator.num_processes
 at = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-full_step(model, Sample(*(x[at] for x in batch)), LossConfig(), torch.arange(1.0, 10.0), accelerator)
+objective = Objective(LossConfig(), torch.arange(1.0, 10.0), accelerator)
+differentiate(model, sum(objective(model, Sample(*(x[at] for x in batch))).values()), accelerator)
 if accelerator.is_main_process:
     torch.save({name: p.grad for name, p in model.named_parameters()}, sys.argv[1])
 """
@@ -311,7 +328,7 @@ def test_damaged_checkpoint_is_named(scenes, tmp_path):
 
 
 def test_holdout_pairs_are_not_trained_on(scenes):
-    from tectum.recipes.run import training_tables
+    from tectum.recipes.pairs import training_tables
 
     config = small_config(scenes, "data.holdout=0.5", "data.validation=[]")
     training, validation = training_tables(config.data, config.run)
@@ -327,3 +344,10 @@ def test_holdout_pairs_are_not_trained_on(scenes):
 )
 def test_shipped_configs_are_valid(name):
     assert read_config(VirmfsConfig, CONFIGS / name).run.epochs > 0
+
+
+def test_a_renamed_module_does_not_leave_the_meta_step_in_silence(scenes, tmp_path, monkeypatch):
+    roles = ViRMFS.roles | {"fusion": ("fusions", "deepest_fusion", "blending_head")}
+    monkeypatch.setattr(ViRMFS, "roles", roles)
+    with pytest.raises(ValueError, match="virmfs_b0 has no 'blending_head', which it declares for the role fusion"):
+        train(small_config(scenes), tmp_path)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -9,17 +7,26 @@ import tectum
 from tectum.data.datasets import dataset_info
 from tectum.data.masking import mask_pair
 from tectum.errors import ConfigError, InputError
-from tectum.models.virmfs import MaskedAutoencoder, ViRMFS
-from tectum.recipes import run
-from tectum.recipes.config import ModelConfig, read_config
-from tectum.recipes.mafs_pretrain import MaskingConfig, pretraining_step, validate
+from tectum.models.virmfs import MaskedAutoencoder
+from tectum.recipes import loop
+from tectum.recipes.config import ModelConfig
+from tectum.recipes.mafs_pretrain import MaskingConfig, pretraining_terms, validate
+from tectum.recipes.networks import create_network
+from tectum.recipes.pairs import training_tables
+from tectum.recipes.reading import CONFIGS, read_config
 from tectum.recipes.virmfs import VirmfsConfig
 from tectum.recipes.virmfs_pretrain import VirmfsPretrainConfig, train
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 MASKS = MaskingConfig(patch=16)
 HEADS = ("segmentation_head.", "fusion_head.", "selection.")
 ARGUMENTS = {"drop_path": 0.0}
+
+
+def pretraining_step(autoencoder, batch, config, accelerator):
+    """Leave the gradient of L in the parameters; gives its terms."""
+    terms = pretraining_terms(autoencoder, batch, config, accelerator)
+    loop.differentiate(autoencoder, sum(terms.values()), accelerator)
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def small_config(scenes, **changes):
@@ -124,14 +131,14 @@ EXPECTED_LOSSES = {
 def test_interrupted_and_resumed_gives_the_uninterrupted_weights(
     scenes, finished, tmp_path, monkeypatch, assert_same_weights
 ):
-    def interrupted(*arguments, whole=run.clip_and_step):
+    def interrupted(*arguments, whole=loop.clip_and_step):
         steps.append(whole(*arguments))
         if len(steps) == 4:
             raise KeyboardInterrupt
 
     config, steps = small_config(scenes, run={"checkpoint_minutes": 1e-9}), []
     with monkeypatch.context() as patch:
-        patch.setattr(run, "clip_and_step", interrupted)
+        patch.setattr(loop, "clip_and_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
@@ -142,7 +149,7 @@ def test_interrupted_and_resumed_gives_the_uninterrupted_weights(
 def test_virmfs_starts_from_the_result(finished):
     pretrained = tectum.load(finished / "last")
     config = ModelConfig(name="virmfs_b0", arguments={"selection": 16}, weights=str(finished / "last"))
-    model = run.create_network(config, ViRMFS, "virmfs", dataset_info("fmb"), seed=5)
+    model = create_network(config, "virmfs", "virmfs", dataset_info("fmb"), seed=5)
     assert model.classes == len(dataset_info("fmb").classes) != pretrained.classes
     source, started = pretrained.state_dict(), model.state_dict()
     trained = [key for key in started if not key.startswith(HEADS)]
@@ -164,8 +171,8 @@ def test_backbone_and_fusions_are_trained_and_the_heads_are_not(finished):
 
 def test_validation_leaves_frozen_parts_frozen(scenes):
     config = small_config(scenes, model={"frozen": ["fusions"]})
-    _, pairs = run.training_tables(config.data, config.run)
-    model = run.create_network(config.model, ViRMFS, "virmfs_pretrain", dataset_info("msrs"), seed=0)
+    _, pairs = training_tables(config.data, config.run)
+    model = create_network(config.model, "virmfs", "virmfs_pretrain", dataset_info("msrs"), seed=0)
     autoencoder = MaskedAutoencoder(model)
     validate(autoencoder, pairs, config, Accelerator(cpu=True))
     assert autoencoder.training
@@ -188,11 +195,11 @@ def test_other_networks_are_refused(scenes, tmp_path):
 @pytest.mark.parametrize("key", ["decoder=shared", "mix_batch=true"])
 def test_options_of_mafs_are_unknown(key):
     with pytest.raises(ConfigError, match=f"unknown key 'reconstruction.{key.split('=')[0]}'"):
-        read_config(VirmfsPretrainConfig, CONFIGS / "virmfs_b0_msrs_pretrain.yaml", [f"reconstruction.{key}"])
+        read_config(VirmfsPretrainConfig, CONFIGS / "virmfs_b0_pretrain.yaml", [f"reconstruction.{key}"])
 
 
 def test_shipped_config_fits_the_run_that_starts_from_it():
-    first = read_config(VirmfsPretrainConfig, CONFIGS / "virmfs_b0_msrs_pretrain.yaml")
+    first = read_config(VirmfsPretrainConfig, CONFIGS / "virmfs_b0_pretrain.yaml")
     second = read_config(VirmfsConfig, CONFIGS / "virmfs_b0_msrs.yaml")
     assert (first.model.name, first.model.arguments) == (second.model.name, second.model.arguments)
     assert first.data.augmentation.crop % 32 == 0

@@ -6,11 +6,11 @@ are the same however often training was interrupted before, and however many pro
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from tectum.data.pair import IGNORE, PairPaths, read_pair
+from tectum.section import Section
 
 
 class Sample(NamedTuple):
@@ -34,8 +35,7 @@ class Sample(NamedTuple):
     labels: Tensor
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Section):
     """What happens to a training pair, in this order.
 
     Attributes:
@@ -57,14 +57,20 @@ class Augmentation:
     resize: tuple[int, int] | None = None
     crop: int | None = None
     scale: tuple[float, float] = (1.0, 1.0)
-    foreground: float = 0.0
-    flip: float = 0.0
-    turn: float = 0.0
-    brightness: float = 0.0
-    gamma: float = 0.0
-    blur: float = 0.0
-    noise: float = 0.0
-    dropout: float = 0.0
+    foreground: float = Field(0.0, ge=0, le=1)
+    flip: float = Field(0.0, ge=0, le=1)
+    turn: float = Field(0.0, ge=0, le=1)
+    brightness: float = Field(0.0, ge=0, lt=1)
+    gamma: float = Field(0.0, ge=0)
+    blur: float = Field(0.0, ge=0)
+    noise: float = Field(0.0, ge=0)
+    dropout: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _turned_images_stay_one_size(self) -> "Augmentation":
+        if self.turn and self.crop is None:
+            raise ValueError("turn needs crop, since a turned image that is not square has another size")
+        return self
 
     def __call__(self, sample: Sample) -> Sample:
         """Augment one pair with the global torch generator."""

@@ -4,6 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
+from tectum.section import Section
+
 
 def max_min_shares(demands: Sequence[float], capacity: float) -> list[float]:
     """Max-min fair allocation of a capacity by water filling, with nothing left over.
@@ -31,8 +35,8 @@ def max_min_shares(demands: Sequence[float], capacity: float) -> list[float]:
     return shares
 
 
-class TaskBalance:
-    """Weights of the tasks, from how far each one's loss has come down.
+class Balance(Section):
+    """The rule by which tasks are weighted, from how far each one's loss has come down.
 
     The progress of task k is r_k = average of L_k / its reference: an exponential moving average over the mean loss
     of its first steps, 1 at the start and falling as the task is learnt. From it come the weights, which sum to the
@@ -47,30 +51,42 @@ class TaskBalance:
     MAFS names the max-min fairness allocation principle for the factor between its two tasks without a public
     equation; "max_min" is this library's reading of it.
 
-    The weights are 1 each until every task has its reference.
-
-    Args:
+    Attributes:
         kind: rule, as above.
-        tasks: names of the tasks.
         decay: of the moving average in a step; 0.99 looks back over about 100 steps.
         reference_steps: steps that make the reference. The default of 20 averages out most of the difference between
             batches, and is short against a warm-up, within which a loss hardly falls.
         temperature: of "softmax"; smaller tells the tasks further apart.
     """
 
-    def __init__(
-        self,
-        kind: Literal["max_min", "equal", "softmax"],
-        tasks: Sequence[str],
-        decay: float = 0.99,
-        reference_steps: int = 20,
-        temperature: float = 1.0,
-    ) -> None:
-        self.kind = kind
+    kind: Literal["max_min", "equal", "softmax"] = "max_min"
+    decay: float = Field(0.99, ge=0, lt=1)
+    reference_steps: int = Field(20, ge=1)
+    temperature: float = Field(1.0, gt=0)
+
+    def weights(self, progress: Sequence[float]) -> list[float]:
+        """The weights of the tasks, from the progress of each."""
+        if self.kind == "equal":
+            return [1.0] * len(progress)
+        if self.kind == "max_min":
+            return max_min_shares(progress, capacity=len(progress))
+        exponentials = [math.exp((r - max(progress)) / self.temperature) for r in progress]
+        return [len(progress) * e / sum(exponentials) for e in exponentials]
+
+
+class TaskBalance:
+    """Weights of the tasks during a training: a rule, and what it has seen of their losses.
+
+    The weights are 1 each until every task has its reference.
+
+    Args:
+        rule: see `Balance`.
+        tasks: names of the tasks.
+    """
+
+    def __init__(self, rule: Balance, tasks: Sequence[str]) -> None:
+        self.rule = rule
         self.tasks = tuple(tasks)
-        self.decay = decay
-        self.reference_steps = reference_steps
-        self.temperature = temperature
         self._seen = dict.fromkeys(self.tasks, 0)
         self._reference = dict.fromkeys(self.tasks, 0.0)
         self._average = dict.fromkeys(self.tasks, 0.0)
@@ -86,21 +102,15 @@ class TaskBalance:
             One weight for each task.
         """
         for task, loss in losses.items():
-            if self._seen[task] < self.reference_steps:
+            if self._seen[task] < self.rule.reference_steps:
                 self._seen[task] += 1
                 self._reference[task] += (loss - self._reference[task]) / self._seen[task]
                 self._average[task] = self._reference[task]
             else:
-                self._average[task] += (1 - self.decay) * (loss - self._average[task])
-        if self.kind == "equal" or min(self._seen.values()) < self.reference_steps:
+                self._average[task] += (1 - self.rule.decay) * (loss - self._average[task])
+        if min(self._seen.values()) < self.rule.reference_steps:
             return dict.fromkeys(self.tasks, 1.0)
-        progress = [self._progress(task) for task in self.tasks]
-        if self.kind == "max_min":
-            weights = max_min_shares(progress, capacity=len(progress))
-        else:
-            exponentials = [math.exp((r - max(progress)) / self.temperature) for r in progress]
-            weights = [len(progress) * e / sum(exponentials) for e in exponentials]
-        return dict(zip(self.tasks, weights, strict=True))
+        return dict(zip(self.tasks, self.rule.weights([self._progress(task) for task in self.tasks]), strict=True))
 
     def _progress(self, task: str) -> float:
         # A loss that is switched off is 0 from the start; it needs no weight.

@@ -1,19 +1,14 @@
-"""Training configuration: YAML checked by pydantic, where an unknown key is an error with one readable line."""
+"""The sections that the configs of several recipes have in common."""
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field
 
-from tectum.errors import ConfigError
+from tectum.data.transforms import Augmentation
+from tectum.section import Section
 
 Precision = Literal["float32", "bf16"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(Section):
@@ -34,28 +29,6 @@ class Source(Section):
     repeat: int = Field(1, ge=1)
 
 
-class AugmentationConfig(Section):
-    """Fields of `tectum.data.transforms.Augmentation`, where they are explained."""
-
-    resize: tuple[int, int] | None = None
-    crop: int | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
-    foreground: float = Field(0.0, ge=0, le=1)
-    flip: float = Field(0.0, ge=0, le=1)
-    turn: float = Field(0.0, ge=0, le=1)
-    brightness: float = Field(0.0, ge=0, lt=1)
-    gamma: float = Field(0.0, ge=0)
-    blur: float = Field(0.0, ge=0)
-    noise: float = Field(0.0, ge=0)
-    dropout: float = Field(0.0, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _turned_images_stay_one_size(self) -> "AugmentationConfig":
-        if self.turn and self.crop is None:
-            raise ValueError("turn needs crop, since a turned image that is not square has another size")
-        return self
-
-
 class DataConfig(Section):
     """Training and validation pairs.
 
@@ -70,9 +43,9 @@ class DataConfig(Section):
 
     classes_of: str = "msrs"
     train: list[Source] = Field(min_length=1)
-    validation: list[Source] = []
+    validation: list[Source] = Field([])
     holdout: float = Field(0.0, ge=0, lt=1)
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: Augmentation = Augmentation()
     workers: int = Field(1, ge=0)
 
 
@@ -89,7 +62,7 @@ class ModelConfig(Section):
     name: str
     arguments: dict[str, Any] = Field({})
     weights: str | None = None
-    frozen: list[str] = []
+    frozen: list[str] = Field([])
 
 
 class SelfTrainingConfig(Section):
@@ -158,94 +131,3 @@ class ScoredRunConfig(RunConfig):
     """
 
     monitor: Literal["miou", "qabf", "mi", "vif"] = "miou"
-
-
-def read_config(kind: type[BaseModel], path: str | Path, overrides: list[str] | None = None) -> Any:
-    """Read a YAML file and `key=value` overrides into `kind`.
-
-    The key `base` of a file names another file, or a list of them, whose keys it starts from; paths are relative to the
-    file, and a file in the list goes over those before it. Sections are merged key by key, lists and values replaced.
-
-    Args:
-        kind: the recipe's config class.
-        path: YAML file.
-        overrides: dotted keys, list items by number: "run.epochs=3", "data.train.0.root=data/MSRS".
-
-    Raises:
-        ConfigError: naming the file or override, the key, and the keys there are.
-    """
-    content = _content(Path(path))
-    for override in overrides or []:
-        _override(content, override)
-    try:
-        return kind(**content)
-    except ValidationError as error:
-        raise ConfigError(f"config '{path}': " + "; ".join(_explain(kind, item) for item in error.errors())) from None
-
-
-def _content(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Keys of a file on top of those of its bases; `users` are the files that led to it, the nearest last."""
-    if path.resolve() in (user.resolve() for user in users):
-        raise ConfigError(f"config '{path}' is its own base: {' -> '.join(map(str, (*users, path)))}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        named = f", which '{users[-1]}' names as its base" if users else ""
-        raise ConfigError(f"there is no config file '{path}'{named}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config '{path}' is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"config '{path}' must be a mapping of keys, but holds {type(content).__name__}")
-    bases = content.pop("base", [])
-    if isinstance(bases, str):
-        bases = [bases]
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"config '{path}': base must be a file name or a list of them, but is {bases!r}")
-    merged: dict[str, Any] = {}
-    for base in bases:
-        merged = _merge(merged, _content(path.parent / base, (*users, path)))
-    return _merge(merged, content)
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = below | above
-    for key in below.keys() & above.keys():
-        if isinstance(below[key], dict) and isinstance(above[key], dict):
-            merged[key] = _merge(below[key], above[key])
-    return merged
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"'{override}' is no override: write key=value, for example run.epochs=3")
-    *parents, last = key.split(".")
-    place: Any = content
-    try:
-        for parent in parents:
-            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
-    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError):
-        raise ConfigError(f"override '{override}' points to nothing in the config: check its dotted key") from None
-
-
-def _explain(kind: type[BaseModel], item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg']}"
-    *parents, key = item["loc"]
-    known = _keys_at(kind, parents)
-    close = difflib.get_close_matches(str(key), known, 1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-    return f"unknown key '{where}'; {hint}"
-
-
-def _keys_at(kind: Any, location: list[Any]) -> list[str]:
-    """Field names of the section at `location` below `kind`."""
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        kind = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return list(kind.model_fields)

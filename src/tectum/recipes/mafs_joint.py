@@ -16,19 +16,21 @@ the released network and losses derive; which auxiliary output gets which target
 derive; the dynamic weights are this library's reading of the paper's max-min fairness.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from tectum.data.datasets import dataset_info
+from tectum.data.datasets import DatasetInfo
 from tectum.data.pair import IGNORE
-from tectum.data.transforms import PairDataset, Sample
+from tectum.data.transforms import Sample
 from tectum.errors import ConfigError
-from tectum.losses.balance import TaskBalance
+from tectum.losses.balance import Balance, TaskBalance
 from tectum.losses.distillation import channel_distillation
 from tectum.losses.fusion import (
     detailed_intensity_loss,
@@ -47,16 +49,18 @@ from tectum.losses.segmentation import (
 from tectum.models import load
 from tectum.models.base import FusionSegmenter, luminance
 from tectum.models.mafs import MAFS
-from tectum.recipes import run
+from tectum.recipes import loop
 from tectum.recipes.config import (
     DataConfig,
     ModelConfig,
     OptimiserConfig,
     Precision,
     ScoredRunConfig,
-    Section,
     SelfTrainingConfig,
 )
+from tectum.recipes.networks import class_weights, create_network, load_segmenter, make_labeller
+from tectum.recipes.processes import autocast, mean_over_processes, place
+from tectum.section import Section
 
 
 class FusionLossConfig(Section):
@@ -111,15 +115,6 @@ class TeacherConfig(Section):
     temperature: float = Field(4.0, gt=0)
 
 
-class BalanceConfig(Section):
-    """Arguments of `tectum.losses.balance.TaskBalance`."""
-
-    kind: Literal["max_min", "equal", "softmax"] = "max_min"
-    decay: float = Field(0.99, ge=0, lt=1)
-    reference_steps: int = Field(20, ge=1)
-    temperature: float = Field(1.0, gt=0)
-
-
 class MafsJointConfig(Section):
     """Config of the `mafs_joint` recipe.
 
@@ -136,10 +131,11 @@ class MafsJointConfig(Section):
     fusion: FusionLossConfig = FusionLossConfig()
     segmentation: SegmentationLossConfig = SegmentationLossConfig()
     teacher: TeacherConfig | None = None
-    balance: BalanceConfig = BalanceConfig()
+    balance: Balance = Balance()
     self_training: SelfTrainingConfig | None = None
     optimiser: OptimiserConfig
     run: ScoredRunConfig
+    recipe: Literal["mafs_joint"] = "mafs_joint"
 
     @model_validator(mode="after")
     def _one_start(self) -> "MafsJointConfig":
@@ -187,11 +183,11 @@ def segmentation_terms(
         else:
             loss = ohem_sum if config.kind == "ohem" else cross_entropy_sum
             total, weight = loss(scores.float(), labels, class_weights)
-        return run.mean_over_processes(total, weight, accelerator)
+        return mean_over_processes(total, weight, accelerator)
 
     def two_class(scale: int, target: Tensor, weights: tuple[float, float]) -> Tensor:
         scores = aux[f"two_class_{scale}"].float()
-        return run.mean_over_processes(*cross_entropy_sum(scores, target, scores.new_tensor(weights)), accelerator)
+        return mean_over_processes(*cross_entropy_sum(scores, target, scores.new_tensor(weights)), accelerator)
 
     foreground, boundary = binary_target(labels), boundary_target(labels)
     auxiliary = torch.stack([semantic(aux[f"semantic_{scale}"]) for scale in (4, 8, 16)]).sum()
@@ -218,95 +214,89 @@ def distillation_term(
     total, count = logits.new_zeros(()), labelled.sum().float()
     if labelled.any():
         visible, infrared = batch.visible[labelled], batch.infrared[labelled]
-        with torch.no_grad(), run.autocast(precision, accelerator):
+        with torch.no_grad(), autocast(precision, accelerator):
             # The fused image in colour, as users see it.
             coloured = (visible + fused[labelled].clamp(0, 1) - luminance(visible)).clamp(0, 1)
             target = teacher(coloured, infrared).logits.float()
         total = count * channel_distillation(logits[labelled], target, config.temperature)
-    return config.weight * run.mean_over_processes(total, count, accelerator)
+    return config.weight * mean_over_processes(total, count, accelerator)
 
 
-def joint_step(
-    model: MAFS,
-    batch: Sample,
-    config: MafsJointConfig,
-    class_weights: Tensor | None,
-    teacher: FusionSegmenter | None,
-    balance: TaskBalance,
-    accelerator: Accelerator,
-) -> dict[str, Tensor]:
-    """Leave the gradient of L, averaged over all processes, in the parameters.
+@dataclass
+class Objective:
+    """L, as a function of a network and a batch.
 
-    Returns:
-        The terms before the task weights are applied, and the task weights "weight/fusion", "weight/segmentation".
+    Attributes:
+        config: of the recipe.
+        class_weights: (K,) or None.
+        teacher: frozen segmenter of the config's `teacher`, if there is one.
+        balance: is told the losses of each batch, and gives w_f and w_s.
+        accelerator: means are taken over the pixels of all processes.
     """
-    with run.autocast(config.run.precision, accelerator):
-        output = model(batch.visible, batch.infrared)
-    fused, logits = output.fused.float(), output.logits.float()
-    fusion = fusion_terms(fused, batch, config.fusion)
-    segmentation = segmentation_terms(logits, output.aux, batch.labels, config.segmentation, class_weights, accelerator)
-    if teacher is not None and config.teacher is not None:
-        segmentation["distillation"] = distillation_term(
-            logits, fused, batch, teacher, config.teacher, config.run.precision, accelerator
+
+    config: MafsJointConfig
+    class_weights: Tensor | None
+    teacher: FusionSegmenter | None
+    balance: TaskBalance
+    accelerator: Accelerator
+
+    def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and, detached, what the log shows of it.
+
+        Returns:
+            L, and its terms before the task weights are applied, with these as "weight/fusion", "weight/segmentation".
+        """
+        config, accelerator = self.config, self.accelerator
+        with autocast(config.run.precision, accelerator):
+            output = model(batch.visible, batch.infrared)
+        fused, logits = output.fused.float(), output.logits.float()
+        fusion = fusion_terms(fused, batch, config.fusion)
+        segmentation = segmentation_terms(
+            logits, output.aux, batch.labels, config.segmentation, self.class_weights, accelerator
         )
-    losses = torch.stack([torch.stack(list(terms.values())).sum() for terms in (fusion, segmentation)])
-    labelled = (batch.labels != IGNORE).any().float()
-    *values, any_labels = accelerator.reduce(torch.cat((losses.detach(), labelled[None])), "mean").tolist()
-    tasks = dict(zip(("fusion", "segmentation"), values, strict=True))
-    weights = balance.update(tasks if any_labels else {"fusion": tasks["fusion"]})
-    model.zero_grad(set_to_none=True)
-    (weights["fusion"] * losses[0] + weights["segmentation"] * losses[1]).backward()
-    run.average_gradients(model.parameters(), accelerator)
-    terms = {name: term.detach() for name, term in (fusion | segmentation).items()}
-    return terms | {f"weight/{name}": torch.tensor(weight) for name, weight in weights.items()}
+        if self.teacher is not None and config.teacher is not None:
+            segmentation["distillation"] = distillation_term(
+                logits, fused, batch, self.teacher, config.teacher, config.run.precision, accelerator
+            )
+        losses = torch.stack([torch.stack(list(terms.values())).sum() for terms in (fusion, segmentation)])
+        labelled = (batch.labels != IGNORE).any().float()
+        *values, any_labels = accelerator.reduce(torch.cat((losses.detach(), labelled[None])), "mean").tolist()
+        tasks = dict(zip(("fusion", "segmentation"), values, strict=True))
+        weights = self.balance.update(tasks if any_labels else {"fusion": tasks["fusion"]})
+        terms = {name: term.detach() for name, term in (fusion | segmentation).items()}
+        terms |= {f"weight/{name}": torch.tensor(weight) for name, weight in weights.items()}
+        return weights["fusion"] * losses[0] + weights["segmentation"] * losses[1], terms
+
+
+class MafsJoint(loop.Recipe):
+    """The recipe as the loop runs it."""
+
+    def __init__(self, config: MafsJointConfig, info: DatasetInfo, accelerator: Accelerator) -> None:
+        model: MAFS = create_network(config.model, "mafs", "mafs_joint", info, config.run.seed)
+        if config.pretrained is not None:
+            pretrained: Any = load(config.pretrained)
+            if pretrained.family != model.family:
+                raise ConfigError(f"pretrained must be a network of mafs_pretrain, but '{config.pretrained}' is none")
+            model.initialise(pretrained)
+        super().__init__(config, place(model, accelerator), accelerator)
+        self.monitor = config.run.monitor
+        teacher = None
+        if config.teacher is not None:
+            teacher = load_segmenter("teacher.model", config.teacher.model, model.classes, accelerator)
+        self.with_labels = make_labeller(config.self_training, model.classes, config.run.precision, accelerator)
+        weights = class_weights(config.segmentation.class_weights, info, accelerator.device)
+        self.balance = TaskBalance(config.balance, ("fusion", "segmentation"))
+        self.objective = Objective(config, weights, teacher, self.balance, accelerator)
+
+    def parts(self) -> dict[str, TaskBalance]:
+        return {"balance": self.balance}
+
+    def step(self, batch: Sample, epoch: int) -> Mapping[str, Tensor]:
+        loss, terms = self.objective(self.model, self.with_labels(batch))
+        self.descend(loss)
+        return terms
 
 
 def train(config: MafsJointConfig, directory: Path) -> Path:
-    """Train, or go on where the checkpoint in `directory` stands.
-
-    Args:
-        config: checked configuration.
-        directory: of the run: config, environment, logs, checkpoint, and the models `best` and `last`.
-
-    Returns:
-        The directory of the last model.
-
-    Raises:
-        ConfigError, InputError: for data or settings that do not fit.
-    """
-    accelerator = run.make_accelerator(config.run)
-    info = dataset_info(config.data.classes_of)
-    classes = len(info.classes)
-    table, validation = run.training_tables(config.data, config.run)
-    model = run.create_network(config.model, MAFS, "mafs_joint", info, config.run.seed)
-    if config.pretrained is not None:
-        pretrained = load(config.pretrained)
-        if not isinstance(pretrained, MAFS):
-            raise ConfigError(f"pretrained must be a network of mafs_pretrain, but '{config.pretrained}' is none")
-        model.initialise(pretrained)
-    model = run.place(model, accelerator)
-    teacher = None
-    if config.teacher is not None:
-        teacher = run.load_segmenter("teacher.model", config.teacher.model, classes, accelerator)
-
-    with_labels = run.make_labeller(config.self_training, classes, config.run.precision, accelerator)
-    class_weights = run.class_weights(config.segmentation.class_weights, info, accelerator.device)
-    balance = TaskBalance(tasks=("fusion", "segmentation"), **config.balance.model_dump())
-    optimiser = run.make_optimiser(config.optimiser, model.parameters())
-    average = run.make_average(model, config.run.ema)
-    evaluated = model if average is None else average.module
-    state = {"model": model, "optimiser": optimiser, "average": average, "balance": balance}
-
-    with run.Session(config, config.run, directory, state, len(table), accelerator) as session:
-        dataset = PairDataset(table, classes, run.make_augmentation(config.data.augmentation))
-        for step, epoch, batch in session.batches(dataset, config.data.workers):
-            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
-            terms = joint_step(model, with_labels(batch), config, class_weights, teacher, balance, accelerator)
-            run.clip_and_step(optimiser, config.optimiser)
-            run.update_average(average, model, accelerator)
-            session.log(step, epoch, terms, learning_rate)
-            if session.validation_due(step):
-                session.validate(step, epoch, evaluated, validation, config.run.monitor)
-            session.checkpoint_if_due(step)
-        session.finish(evaluated)
-    return directory / "last"
+    """Train, or go on with the run in `directory`; see `tectum.recipes.loop.train`."""
+    return loop.train(MafsJoint, config, directory)

@@ -9,11 +9,12 @@ things differ from the release unless the config asks for them: each modality ha
 features of every depth, where the release has one image for both that only shallow layers feed (`decoder: shared`); and
 a sample's gradient term is masked by its own patches alone (`mix_batch: true`).
 
-`pretrain` is all of the recipe but the network, and serves `virmfs_pretrain` too.
+`Pretraining` is all of the recipe but the network, and serves `virmfs_pretrain` too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,24 +23,19 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from tectum.data.datasets import dataset_info
+from tectum.data.datasets import DatasetInfo, dataset_info
 from tectum.data.masking import MaskedPair, mask_pair
 from tectum.data.pair import PairPaths
-from tectum.data.transforms import PairDataset, Sample, derive_seed
+from tectum.data.transforms import Augmentation, PairDataset, Sample, derive_seed
 from tectum.errors import ConfigError
 from tectum.losses.reconstruction import reconstruction_losses
-from tectum.models.base import luminance
-from tectum.models.mafs import MAFS, MaskedAutoencoder, Reconstruction
-from tectum.recipes import run
-from tectum.recipes.config import (
-    AugmentationConfig,
-    DataConfig,
-    ModelConfig,
-    OptimiserConfig,
-    Precision,
-    RunConfig,
-    Section,
-)
+from tectum.models.base import FusionSegmenter, luminance
+from tectum.models.mafs import MaskedAutoencoder, Reconstruction
+from tectum.recipes import loop
+from tectum.recipes.config import DataConfig, ModelConfig, OptimiserConfig, Precision, RunConfig
+from tectum.recipes.networks import create_network
+from tectum.recipes.processes import autocast, place
+from tectum.section import Section
 from tectum.viz.panel import grid
 
 
@@ -55,6 +51,10 @@ class MaskingConfig(Section):
     intensity: float = Field(5.0, ge=0)
     gradient: float = Field(5.0, ge=0)
 
+    def losses(self, shown: Tensor, target: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """See `reconstruction_losses`."""
+        return reconstruction_losses(shown, target, hidden)
+
 
 class ReconstructionConfig(MaskingConfig):
     """Masks, decoder and loss.
@@ -67,9 +67,12 @@ class ReconstructionConfig(MaskingConfig):
     decoder: Reconstruction = "separate"
     mix_batch: bool = False
 
+    def losses(self, shown: Tensor, target: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        return reconstruction_losses(shown, target, hidden, self.mix_batch)
+
 
 class PretrainConfig(Section):
-    """What `pretrain` needs. Labels only serve foreground-centred crops and `data.holdout`."""
+    """What `Pretraining` needs. Labels only serve foreground-centred crops and `data.holdout`."""
 
     model: ModelConfig
     data: DataConfig
@@ -83,6 +86,7 @@ class MafsPretrainConfig(PretrainConfig):
 
     model: ModelConfig = ModelConfig(name="mafs_r152")
     reconstruction: ReconstructionConfig = ReconstructionConfig()
+    recipe: Literal["mafs_pretrain"] = "mafs_pretrain"
 
 
 def reconstruction_terms(
@@ -90,31 +94,26 @@ def reconstruction_terms(
 ) -> dict[str, Tensor]:
     """Weighted loss terms of the two reconstructions (each (B, 1, H, W)), by "modality_term"."""
     targets = (luminance(batch.visible), batch.infrared)
-    mix_batch = isinstance(config, ReconstructionConfig) and config.mix_batch
     terms = {}
     for name, image, target, hidden in zip(("visible", "infrared"), shown, targets, masked[2:], strict=True):
-        losses = reconstruction_losses(image.float(), target, hidden, mix_batch)
+        losses = config.losses(image.float(), target, hidden)
         terms[f"{name}_intensity"] = config.intensity * losses["intensity"]
         terms[f"{name}_gradient"] = config.gradient * losses["gradient"]
     return terms
 
 
-def pretraining_step(
+def pretraining_terms(
     autoencoder: nn.Module,
     batch: Sample,
     config: MaskingConfig,
     accelerator: Accelerator,
     precision: Precision = "float32",
 ) -> dict[str, Tensor]:
-    """Leave the gradient of L, averaged over all processes, in the parameters; return the weighted loss terms."""
+    """Mask a batch, have it shown, and give the weighted loss terms."""
     masked = mask_pair(batch.visible, batch.infrared, config.patch)
-    with run.autocast(precision, accelerator):
+    with autocast(precision, accelerator):
         shown = autoencoder(masked.visible, masked.infrared)
-    terms = reconstruction_terms(shown, batch, masked, config)
-    autoencoder.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()
-    run.average_gradients(autoencoder.parameters(), accelerator)
-    return {name: term.detach() for name, term in terms.items()}
+    return reconstruction_terms(shown, batch, masked, config)
 
 
 @torch.no_grad()
@@ -126,8 +125,8 @@ def validate(
     Crops and masks are the same at every call. The picture's columns: visible and infrared image, both as the network
     gets them, both as it shows them, with what was not hidden taken from the images.
     """
-    augmentation = AugmentationConfig(crop=config.data.augmentation.crop)
-    dataset = PairDataset(pairs, len(dataset_info(config.data.classes_of).classes), run.make_augmentation(augmentation))
+    augmentation = Augmentation(crop=config.data.augmentation.crop)
+    dataset = PairDataset(pairs, len(dataset_info(config.data.classes_of).classes), augmentation)
     sums: dict[str, float] = {}
     rows: list[list[np.ndarray]] = []
     modes = [(module, module.training) for module in autoencoder.modules()]
@@ -155,59 +154,57 @@ def validate(
     return sums, grid(rows, captions)
 
 
-def pretrain(
-    config: PretrainConfig,
-    directory: Path,
-    recipe: str,
-    kind: type[run.Network],
-    wrap: Callable[[run.Network], nn.Module],
-) -> Path:
-    """Pretrain a network in its masked autoencoder, or go on where the checkpoint in `directory` stands.
-
-    Args:
-        config: checked configuration.
-        directory: of the run: config, environment, logs, checkpoint, pictures, and the network `last`.
-        recipe: its name, for messages.
-        kind: of the networks that it trains.
-        wrap: makes the autoencoder, which maps masked pairs as `tectum.models.mafs.MaskedAutoencoder` does and keeps
-            the network as its `model`.
-
-    Returns:
-        The directory of the last model.
+def reconstruction_network(config: PretrainConfig, family: str, recipe: str, info: DatasetInfo) -> Any:
+    """The network that is to be pretrained.
 
     Raises:
-        ConfigError, InputError: for data or settings that do not fit.
+        ConfigError: it is of another family, or the crops are of several sizes.
     """
     if config.data.augmentation.crop is None:
         raise ConfigError(f"{recipe} needs crops of one size: set data.augmentation.crop to a multiple of 32")
-    accelerator = run.make_accelerator(config.run)
-    table, validation = run.training_tables(config.data, config.run)
-    info = dataset_info(config.data.classes_of)
-    model = run.create_network(config.model, kind, recipe, info, config.run.seed)
-    autoencoder = run.place(wrap(model), accelerator)
-    optimiser = run.make_optimiser(config.optimiser, autoencoder.parameters())
-    average = run.make_average(autoencoder, config.run.ema)
-    evaluated = autoencoder if average is None else average.module
-    state = {"autoencoder": autoencoder, "optimiser": optimiser, "average": average}
+    return create_network(config.model, family, recipe, info, config.run.seed)
 
-    with run.Session(config, config.run, directory, state, len(table), accelerator) as session:
-        dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
-        for step, epoch, batch in session.batches(dataset, config.data.workers):
-            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
-            terms = pretraining_step(autoencoder, batch, config.reconstruction, accelerator, config.run.precision)
-            run.clip_and_step(optimiser, config.optimiser)
-            run.update_average(average, autoencoder, accelerator)
-            session.log(step, epoch, terms, learning_rate)
-            if session.validation_due(step) and validation and accelerator.is_main_process:
-                scores, picture = validate(evaluated, validation, config, accelerator)
-                session.log_validation(step, epoch, scores)
-                session.log_picture(step, "reconstruction", picture)
-            session.checkpoint_if_due(step)
-        session.finish(evaluated.get_submodule("model"))
-    return directory / "last"
+
+class Pretraining(loop.Recipe):
+    """Masked pretraining as the loop runs it, whatever the network.
+
+    Args:
+        config: checked configuration.
+        autoencoder: maps masked pairs as `tectum.models.mafs.MaskedAutoencoder` does and keeps the network as its
+            `model`.
+        accelerator: of this process.
+    """
+
+    part = "autoencoder"
+
+    def __init__(self, config: PretrainConfig, autoencoder: nn.Module, accelerator: Accelerator) -> None:
+        super().__init__(config, place(autoencoder, accelerator), accelerator)
+        self.config = config
+
+    def step(self, batch: Sample, epoch: int) -> Mapping[str, Tensor]:
+        config = self.config
+        terms = pretraining_terms(self.model, batch, config.reconstruction, self.accelerator, config.run.precision)
+        self.descend(torch.stack(list(terms.values())).sum())
+        return {name: term.detach() for name, term in terms.items()}
+
+    def network(self, evaluated: nn.Module) -> FusionSegmenter:
+        return super().network(evaluated.get_submodule("model"))
+
+    def validate(
+        self, evaluated: nn.Module, pairs: Sequence[PairPaths]
+    ) -> tuple[dict[str, float], dict[str, Image.Image]]:
+        scores, picture = validate(evaluated, pairs, self.config, self.accelerator)
+        return scores, {"reconstruction": picture}
+
+
+class MafsPretraining(Pretraining):
+    """The recipe as the loop runs it. `mafs_joint` starts from the result, whose decoders are not trained."""
+
+    def __init__(self, config: MafsPretrainConfig, info: DatasetInfo, accelerator: Accelerator) -> None:
+        network = reconstruction_network(config, "mafs", "mafs_pretrain", info)
+        super().__init__(config, MaskedAutoencoder(network, config.reconstruction.decoder), accelerator)
 
 
 def train(config: MafsPretrainConfig, directory: Path) -> Path:
-    """`pretrain` a MAFS, from which `mafs_joint` starts (`pretrained:`). Its decoders are not trained."""
-    decoder = config.reconstruction.decoder
-    return pretrain(config, directory, "mafs_pretrain", MAFS, lambda model: MaskedAutoencoder(model, decoder))
+    """Pretrain, or go on with the run in `directory`; see `tectum.recipes.loop.train`."""
+    return loop.train(MafsPretraining, config, directory)

@@ -11,6 +11,8 @@ branch is the wavelet fusion modules and the fusion head, with L_f; the segmenta
 with the cross-entropy. The backbone is not touched by meta steps: its features are computed once, without a graph.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +21,10 @@ from accelerate import Accelerator
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Optimizer
+from torch.optim import Adam
 
-from tectum.data.datasets import dataset_info
-from tectum.data.transforms import PairDataset, Sample
+from tectum.data.datasets import DatasetInfo
+from tectum.data.transforms import Sample
 from tectum.losses.fusion import (
     detailed_intensity_loss,
     directional_gradient_loss,
@@ -32,18 +34,20 @@ from tectum.losses.fusion import (
 )
 from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
 from tectum.models.backbones.mit_weights import load_backbone
-from tectum.models.base import luminance
+from tectum.models.base import Role, luminance
 from tectum.models.virmfs import ViRMFS
-from tectum.recipes import run
+from tectum.recipes import loop
 from tectum.recipes.config import (
     DataConfig,
     ModelConfig,
     OptimiserConfig,
     Precision,
     ScoredRunConfig,
-    Section,
     SelfTrainingConfig,
 )
+from tectum.recipes.networks import class_weights, create_network, make_labeller
+from tectum.recipes.processes import autocast, average_gradients, mean_over_processes, place
+from tectum.section import Section
 
 Branch = Literal["fusion", "segmentation"]
 
@@ -115,6 +119,7 @@ class VirmfsConfig(Section):
     second_full_step: bool = True
     self_training: SelfTrainingConfig | None = None
     run: ScoredRunConfig
+    recipe: Literal["virmfs"] = "virmfs"
 
     @model_validator(mode="after")
     def _meta_steps_need_every_weight(self) -> "VirmfsConfig":
@@ -155,7 +160,7 @@ def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, T
 class FusionBranch(nn.Module):
     """L_f as a function of the fusion branch's parameters, for backbone features that are given."""
 
-    prefixes = ("model.fusions.", "model.deepest_fusion.", "model.fusion_head.", "model.selection.")
+    role: Role = "fusion"
 
     def __init__(self, model: ViRMFS, config: LossConfig) -> None:
         super().__init__()
@@ -170,7 +175,7 @@ class FusionBranch(nn.Module):
 class SegmentationBranch(nn.Module):
     """Cross-entropy as a function of the segmentation head's parameters, for backbone features that are given."""
 
-    prefixes = ("model.segmentation_head.",)
+    role: Role = "segmentation"
 
     def __init__(self, model: ViRMFS, weight: float, class_weights: Tensor | None) -> None:
         super().__init__()
@@ -197,9 +202,7 @@ def meta_gradients(branch: FusionBranch | SegmentationBranch, batch: Sample, inn
     query = Sample(*(x[-half:] for x in batch))
     with torch.no_grad():
         encoded = [branch.model.encode(part.visible, part.infrared) for part in (support, query)]
-    parameters: dict[str, Tensor] = {
-        name: p for name, p in branch.named_parameters() if name.startswith(branch.prefixes)
-    }
+    parameters: dict[str, Tensor] = {f"model.{name}": p for name, p in branch.model.role(branch.role).items()}
     inner = torch.autograd.grad(
         functional_call(branch, parameters, (encoded[0], support)), list(parameters.values()), create_graph=True
     )
@@ -211,114 +214,91 @@ def meta_gradients(branch: FusionBranch | SegmentationBranch, batch: Sample, inn
     return dict(zip(parameters, torch.autograd.grad(outer, list(parameters.values())), strict=True))
 
 
-def full_step(
-    model: ViRMFS,
-    batch: Sample,
-    config: LossConfig,
-    class_weights: Tensor | None,
-    accelerator: Accelerator,
-    precision: Precision = "float32",
-) -> dict[str, Tensor]:
-    """Leave the gradient of L, averaged over all processes, in the parameters; return the weighted loss terms.
+@dataclass
+class Objective:
+    """L, as a function of a network and a batch.
 
-    The gradient is that of the whole batch, however many processes share it (but for batch statistics on CPUs, which
-    each process takes of its own pairs).
+    Attributes:
+        loss: weights of its terms.
+        class_weights: (K,) or None.
+        accelerator: means are taken over the pixels of all processes.
+        precision: of the network's pass.
     """
-    with run.autocast(precision, accelerator):
-        output = model(batch.visible, batch.infrared)
-    logits = output.logits.float()
-    terms = fusion_loss(output.fused.float(), batch, config)
-    terms["segmentation"] = config.segmentation * run.mean_over_processes(
-        *cross_entropy_sum(logits, batch.labels, class_weights), accelerator
-    )
-    if config.lovasz:
-        terms["lovasz"] = config.lovasz * run.mean_over_processes(
-            *lovasz_softmax_sum(logits, batch.labels), accelerator
+
+    loss: LossConfig
+    class_weights: Tensor | None
+    accelerator: Accelerator
+    precision: Precision = "float32"
+
+    def __call__(self, model: nn.Module, batch: Sample) -> dict[str, Tensor]:
+        """The terms of L, each with its weight."""
+        with autocast(self.precision, self.accelerator):
+            output = model(batch.visible, batch.infrared)
+        logits, labels = output.logits.float(), batch.labels
+        terms = fusion_loss(output.fused.float(), batch, self.loss)
+        terms["segmentation"] = self.loss.segmentation * mean_over_processes(
+            *cross_entropy_sum(logits, labels, self.class_weights), self.accelerator
         )
-    model.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()
-    run.average_gradients(model.parameters(), accelerator)
-    return {name: term.detach() for name, term in terms.items()}
+        if self.loss.lovasz:
+            terms["lovasz"] = self.loss.lovasz * mean_over_processes(
+                *lovasz_softmax_sum(logits, labels), self.accelerator
+            )
+        return terms
 
 
-def meta_step(
-    branch: FusionBranch | SegmentationBranch,
-    batch: Sample,
-    inner_lr: float,
-    optimiser: Optimizer,
-    accelerator: Accelerator,
-) -> None:
-    """One meta step on a branch; always in float32, since half precision would lose the small second-order terms."""
-    gradients = meta_gradients(branch, batch, inner_lr)
-    parameters = dict(branch.named_parameters())
-    branch.zero_grad(set_to_none=True)
-    for name, gradient in gradients.items():
-        parameters[name].grad = gradient
-    run.average_gradients((parameters[name] for name in gradients), accelerator)
-    optimiser.step()
+class Virmfs(loop.Recipe):
+    """The recipe as the loop runs it."""
+
+    def __init__(self, config: VirmfsConfig, info: DatasetInfo, accelerator: Accelerator) -> None:
+        model: ViRMFS = create_network(config.model, "virmfs", "virmfs", info, config.run.seed)
+        if config.model.backbone_weights is not None:
+            load_backbone(model.backbone, config.model.backbone_weights)
+        super().__init__(config, place(model, accelerator), accelerator)
+        self.config, self.monitor = config, config.run.monitor
+        self.with_labels = make_labeller(config.self_training, model.classes, config.run.precision, accelerator)
+        weights = class_weights(config.loss.class_weights, info, accelerator.device)
+        self.objective = Objective(config.loss, weights, accelerator, config.run.precision)
+        self.branches: dict[Branch, FusionBranch | SegmentationBranch] = {
+            "fusion": FusionBranch(model, config.loss),
+            "segmentation": SegmentationBranch(model, config.loss.segmentation, weights),
+        }
+        self.meta_optimisers = {
+            name: Adam(model.role(branch.role).values(), config.meta.lr) for name, branch in self.branches.items()
+        }
+
+    def parts(self) -> dict[str, Adam]:
+        return {f"meta_{name}": optimiser for name, optimiser in self.meta_optimisers.items()}
+
+    def step(self, batch: Sample, epoch: int) -> Mapping[str, Tensor]:
+        branch = meta_branch(self.config.meta, epoch)
+        late = branch == "segmentation" and self.config.meta.schedule == "first_release"
+        batch = self.with_labels(batch)
+        terms = self._full_step(batch)
+        if branch is not None and not late:
+            self._meta_step(branch, batch)
+        if self.config.second_full_step:
+            self._full_step(batch)
+        if branch is not None and late:
+            self._meta_step(branch, batch)
+        return terms
+
+    def _full_step(self, batch: Sample) -> dict[str, Tensor]:
+        terms = self.objective(self.model, batch)
+        self.descend(torch.stack(list(terms.values())).sum())
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _meta_step(self, name: Branch, batch: Sample) -> None:
+        """Always in float32, since half precision would lose the small second-order terms."""
+        branch = self.branches[name]
+        gradients = meta_gradients(branch, batch, self.config.meta.inner_lr)
+        parameters = dict(branch.named_parameters())
+        branch.zero_grad(set_to_none=True)
+        for key, gradient in gradients.items():
+            parameters[key].grad = gradient
+        average_gradients((parameters[key] for key in gradients), self.accelerator)
+        self.meta_optimisers[name].step()
 
 
 def train(config: VirmfsConfig, directory: Path) -> Path:
-    """Train, or go on where the checkpoint in `directory` stands.
-
-    Args:
-        config: checked configuration.
-        directory: of the run: config, environment, logs, checkpoint, and the models `best` and `last`.
-
-    Returns:
-        The directory of the last model.
-
-    Raises:
-        ConfigError, InputError: for data or settings that do not fit.
-    """
-    accelerator = run.make_accelerator(config.run)
-    info = dataset_info(config.data.classes_of)
-    table, validation = run.training_tables(config.data, config.run)
-    model = run.create_network(config.model, ViRMFS, "virmfs", info, config.run.seed)
-    if config.model.backbone_weights is not None:
-        load_backbone(model.backbone, config.model.backbone_weights)
-    model = run.place(model, accelerator)
-
-    with_labels = run.make_labeller(config.self_training, model.classes, config.run.precision, accelerator)
-    class_weights = run.class_weights(config.loss.class_weights, info, accelerator.device)
-    optimiser = run.make_optimiser(config.optimiser, model.parameters())
-    branches: dict[Branch, FusionBranch | SegmentationBranch] = {
-        "fusion": FusionBranch(model, config.loss),
-        "segmentation": SegmentationBranch(model, config.loss.segmentation, class_weights),
-    }
-    meta_optimisers = {
-        name: torch.optim.Adam(
-            [p for key, p in branch.named_parameters() if key.startswith(branch.prefixes)], config.meta.lr
-        )
-        for name, branch in branches.items()
-    }
-    average = run.make_average(model, config.run.ema)
-    evaluated = model if average is None else average.module
-    state = {"model": model, "optimiser": optimiser, "average": average}
-    state |= {f"meta_{name}": meta_optimiser for name, meta_optimiser in meta_optimisers.items()}
-
-    with run.Session(config, config.run, directory, state, len(table), accelerator) as session:
-        dataset = PairDataset(table, len(info.classes), run.make_augmentation(config.data.augmentation))
-        for step, epoch, batch in session.batches(dataset, config.data.workers):
-            learning_rate = run.set_learning_rate(optimiser, config.optimiser, step, session.total)
-            branch = meta_branch(config.meta, epoch)
-            late = branch == "segmentation" and config.meta.schedule == "first_release"
-            batch = with_labels(batch)
-
-            terms = full_step(model, batch, config.loss, class_weights, accelerator, config.run.precision)
-            run.clip_and_step(optimiser, config.optimiser)
-            if branch is not None and not late:
-                meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)
-            if config.second_full_step:
-                full_step(model, batch, config.loss, class_weights, accelerator, config.run.precision)
-                run.clip_and_step(optimiser, config.optimiser)
-            if branch is not None and late:
-                meta_step(branches[branch], batch, config.meta.inner_lr, meta_optimisers[branch], accelerator)
-
-            run.update_average(average, model, accelerator)
-            session.log(step, epoch, terms, learning_rate)
-            if session.validation_due(step):
-                session.validate(step, epoch, evaluated, validation, config.run.monitor)
-            session.checkpoint_if_due(step)
-        session.finish(evaluated)
-    return directory / "last"
+    """Train, or go on with the run in `directory`; see `tectum.recipes.loop.train`."""
+    return loop.train(Virmfs, config, directory)
