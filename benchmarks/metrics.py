@@ -22,8 +22,8 @@ from scipy.signal import convolve2d
 from sklearn.metrics import mutual_info_score
 
 from tectum.arrays import LUMA
-from tectum.data.synthetic import render_scene
 from tectum.metrics.functional import fusion_scores
+from tectum.scenes import render_scene
 
 Grey = np.ndarray
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], float)

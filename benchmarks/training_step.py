@@ -30,7 +30,6 @@ from torchvision.ops import StochasticDepth
 import tectum
 from tectum.bench.environment import environment
 from tectum.bench.published import published_for_training
-from tectum.data.synthetic import render_scene
 from tectum.data.transforms import Sample
 from tectum.files import write_text
 from tectum.losses.segmentation import cross_entropy
@@ -41,6 +40,7 @@ from tectum.recipes.loop import differentiate
 from tectum.recipes.optimisation import clip_and_step, make_average, make_optimiser
 from tectum.recipes.reading import CONFIGS, read_config
 from tectum.recipes.virmfs import Objective, VirmfsConfig, fusion_loss
+from tectum.scenes import render_scene
 
 CONFIG = CONFIGS / "virmfs_b0.yaml"
 TOLERANCE = 1e-4

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tectum.cli import app
-from tectum.data.synthetic import write_scenes
+from tectum.scenes import write_scenes
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -15,10 +15,10 @@ from tectum.bench.measure import Plan, benchmark, choose_rows
 from tectum.bench.process import Remote, RemoteError, describe_failure
 from tectum.bench.results import Agreement, Rates, Throughput, Timing, limit_share
 from tectum.bench.subjects import Model, Run
-from tectum.data.synthetic import render_scene, write_scenes
 from tectum.engines.openvino import has_bfloat16
 from tectum.errors import ConfigError, InputError, MissingExtraError
 from tectum.predict import Result
+from tectum.scenes import render_scene, write_scenes
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells and limits it")
 

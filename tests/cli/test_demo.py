@@ -5,7 +5,7 @@ from PIL import Image
 import tectum.cli.demo
 import tectum.predict
 from tectum import DEFAULT_WEIGHTS, list_weights
-from tectum.data.synthetic import CONDITIONS
+from tectum.scenes import CONDITIONS
 
 ITEMS = ("inputs/vi", "inputs/ir", "fused", "labels", "overlay", "panel")
 

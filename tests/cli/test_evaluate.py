@@ -9,9 +9,9 @@ from PIL import Image
 
 from tectum.data.datasets import dataset_info
 from tectum.data.pair import read_pair
-from tectum.data.synthetic import write_scenes
 from tectum.metrics.functional import mutual_information, qabf
 from tectum.predict import Predictor
+from tectum.scenes import write_scenes
 
 
 @pytest.fixture

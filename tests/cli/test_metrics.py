@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tectum.data.synthetic import write_scenes
+from tectum.scenes import write_scenes
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from tectum.data.synthetic import write_scenes
 from tectum.recipes.reading import CONFIGS
+from tectum.scenes import write_scenes
 
 CONFIG = CONFIGS / "virmfs_b0.yaml"
 QUICK = (

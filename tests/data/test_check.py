@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tectum.data.check import (
-    check_dataset,
-    dataset_stats,
-    drop_unknown_ids,
-    enet_weights,
-    ids_from_colours,
-    median_frequency_weights,
-    scale_thermal,
-    split_packed,
-)
+from tectum.data.check import check_dataset
+from tectum.data.convert import drop_unknown_ids, ids_from_colours, scale_thermal, split_packed
 from tectum.data.datasets import dataset_info, pair_table
 from tectum.data.pair import read_pair
+from tectum.data.statistics import dataset_stats, enet_weights, median_frequency_weights
 from tectum.errors import ConfigError, InputError
 
 

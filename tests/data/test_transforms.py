@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tectum.data.pair import PairPaths
-from tectum.data.synthetic import write_scenes
 from tectum.data.transforms import Augmentation, PairDataset, Sample, StepSampler
+from tectum.scenes import write_scenes
 
 
 def sample(height=40, width=56):

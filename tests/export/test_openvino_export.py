@@ -10,7 +10,6 @@ import tectum.engines.openvino
 import tectum.export.files
 from tectum import Predictor, __version__, create_model
 from tectum.data.pair import PairPaths
-from tectum.data.synthetic import render_scene
 from tectum.engines.base import Raw
 from tectum.engines.description import describe
 from tectum.engines.open import open_export
@@ -19,6 +18,7 @@ from tectum.errors import ConfigError, InputError, MissingExtraError, WeightsErr
 from tectum.evaluation import precision_cost
 from tectum.export import Check, ExportError, export
 from tectum.export.check import require_equal
+from tectum.scenes import render_scene
 
 pytest.importorskip("openvino")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import tectum
-from tectum.data.synthetic import write_scenes
 from tectum.data.transforms import Sample
+from tectum.scenes import write_scenes
 
 
 @pytest.fixture(scope="session")

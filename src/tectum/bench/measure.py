@@ -14,12 +14,12 @@ from tectum.bench.process import Remote, RemoteError
 from tectum.bench.results import REFERENCES, Agreement, Group, Rates, Row, Throughput, Timing, limit_share
 from tectum.bench.subjects import BFLOAT16, INT8, MODULE, PUBLISHED, Limits, Model, Preparation, Run, Subject
 from tectum.data.pair import PairPaths, read_pair
-from tectum.data.synthetic import write_scenes
 from tectum.engines.base import EXTRAS
 from tectum.errors import ConfigError, MissingExtraError, TectumError
 from tectum.machine import free_memory
 from tectum.predict import Result
 from tectum.predict.tiling import BYTES_PER_PIXEL, WHOLE_PIXELS
+from tectum.scenes import write_scenes
 
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 """Backends that can be measured, in the order of their rows."""

@@ -21,16 +21,10 @@ from tectum.cli.console import (
     write_json,
 )
 from tectum.cli.options import InfraredRange, Json
-from tectum.data.check import (
-    Conversion,
-    check_dataset,
-    dataset_stats,
-    drop_unknown_ids,
-    ids_from_colours,
-    scale_thermal,
-    split_packed,
-)
+from tectum.data.check import check_dataset
+from tectum.data.convert import Conversion, drop_unknown_ids, ids_from_colours, scale_thermal, split_packed
 from tectum.data.datasets import Problem
+from tectum.data.statistics import dataset_stats
 
 app = typer.Typer(help="Check, count and convert data sets.", no_args_is_help=True)
 convert = typer.Typer(help="Convert files of a data set; the originals stay as they are.", no_args_is_help=True)

@@ -11,10 +11,10 @@ from tectum import DEFAULT_WEIGHTS
 from tectum.cli.console import messages, output, progress, require_writable
 from tectum.cli.options import Backend, Model
 from tectum.data.pair import PairPaths, read_pair
-from tectum.data.synthetic import render_scene
 from tectum.predict import Predictor
 from tectum.predict.colour import to_bytes
 from tectum.predict.writing import ITEMS, write_png, write_results
+from tectum.scenes import render_scene
 from tectum.viz.panel import grid, with_legend
 
 _SEEDS = {"day": 9, "night": 2, "glare": 10, "fog": 16}  # streets with people, cars and bikes in view

@@ -26,17 +26,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from tectum.arrays import LUMA, Bytes, Float
 from tectum.errors import ConfigError, InputError
 
-FloatImage = npt.NDArray[np.float32]
-LabelMap = npt.NDArray[np.uint8]
 ImageSource = str | os.PathLike[str] | Image.Image | npt.NDArray[np.generic]
 
 IGNORE = 255
 """Label id of pixels that no loss and no score counts."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""BT.601 weights of R, G and B in the luminance."""
 
 # Mean and 99th percentile of the largest difference between two channels, in 8-bit levels, up to which three channels
 # count as one grey image. A grey picture saved as colour JPEG stays far below, pseudo-colour far above.
@@ -85,12 +81,12 @@ class Pair:
     """
 
     name: str
-    visible: FloatImage
-    infrared: FloatImage
-    label: LabelMap | None = None
+    visible: Float
+    infrared: Float
+    label: Bytes | None = None
 
 
-def read_visible(source: ImageSource, *, packed: bool = False) -> FloatImage:
+def read_visible(source: ImageSource, *, packed: bool = False) -> Float:
     """Read a visible image.
 
     Args:
@@ -109,7 +105,7 @@ def read_visible(source: ImageSource, *, packed: bool = False) -> FloatImage:
 
 def read_infrared(
     source: ImageSource, value_range: tuple[float, float] | None = None, *, packed: bool = False
-) -> FloatImage:
+) -> Float:
     """Read an infrared image.
 
     Args:
@@ -129,7 +125,7 @@ def read_infrared(
     return _infrared(*_pixels(source, "infrared image", any_float=value_range is not None), value_range, packed)
 
 
-def read_label(source: ImageSource, classes: int | None = None, ignore: Collection[int] = (IGNORE,)) -> LabelMap:
+def read_label(source: ImageSource, classes: int | None = None, ignore: Collection[int] = (IGNORE,)) -> Bytes:
     """Read a map of class ids.
 
     Grey, 1-bit, 16-bit and palette files are taken by their stored numbers; so are RGB files with three equal
@@ -235,7 +231,7 @@ def unknown_ids_message(where: str, ids: Collection[int], classes: int | None) -
     )
 
 
-def _visible(pixels: npt.NDArray[np.generic], where: str, packed: bool) -> FloatImage:
+def _visible(pixels: npt.NDArray[np.generic], where: str, packed: bool) -> Float:
     if packed:
         return np.ascontiguousarray(_scale(_unpack(pixels, where)[..., :3]))
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
@@ -265,7 +261,7 @@ def _check_range(value_range: tuple[float, float] | None) -> None:
 
 def _infrared(
     pixels: npt.NDArray[np.generic], where: str, value_range: tuple[float, float] | None, packed: bool
-) -> FloatImage:
+) -> Float:
     grey = _unpack(pixels, where)[..., 3] if packed else _single_channel(pixels, where)
     if value_range is None:
         if grey.dtype == np.uint16:
@@ -394,7 +390,7 @@ def _unpack(pixels: npt.NDArray[np.generic], where: str) -> npt.NDArray[np.gener
     return pixels
 
 
-def _scale(pixels: npt.NDArray[np.generic]) -> FloatImage:
+def _scale(pixels: npt.NDArray[np.generic]) -> Float:
     if pixels.dtype == np.uint8:
         return pixels.astype(np.float32) / np.float32(255)
     if pixels.dtype == np.uint16:

@@ -8,10 +8,10 @@ import numpy as np
 
 from tectum.arrays import Float
 from tectum.data.pair import PairPaths, read_pair
-from tectum.data.synthetic import render_scene
 from tectum.engines.base import Engine
 from tectum.errors import TectumError
 from tectum.export.samples import inputs
+from tectum.scenes import render_scene
 
 # Below float32 single pixels may differ by anything: a choice between the sources falls the other way, and the
 # invertible blocks of MAFS amplify rounding, most of all with random weights. So the mean counts, and only gross faults

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from tectum.data.synthetic import render_scene
 from tectum.losses.fusion import detailed_target
 from tectum.models.base import luminance
 from tectum.models.layers.selection import DETAIL_LIMIT, LIFT, LIFT_THRESHOLD, REACH, RULE_CHANNELS, SourceSelection
+from tectum.scenes import render_scene
 
 
 def planes(height=32, width=48):

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from tectum.data.pairing import find_pairs, source_images, unique_names
 from tectum.errors import InputError
-from tectum.predict.sources import find_pairs, source_images, unique_names
 
 
 @pytest.fixture

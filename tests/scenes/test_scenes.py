@@ -6,8 +6,9 @@ from PIL import Image
 
 from tectum.data.datasets import dataset_info, pair_table
 from tectum.data.pair import read_pair
-from tectum.data.synthetic import CONDITIONS, PERSON, render_scene, write_scenes
 from tectum.errors import ConfigError
+from tectum.scenes import CONDITIONS, render_scene, write_scenes
+from tectum.scenes.materials import PERSON
 
 SIZE = (120, 160)
 
