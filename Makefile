@@ -1,20 +1,39 @@
-# `make demo` and `make test` set up everything they need in .venv, from nothing but Python and a package index.
+# Every target sets up what it needs in .venv, from nothing but Python and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One thread a test process: threads that wait for one another are much slower. Idle processes take tests from busy ones.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
-.PHONY: demo test lint clean
+.PHONY: demo quick test lint dist lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tectum demo --out demo
 
+quick: $(VENV)/.installed-dev lint
+	$(PYTEST) -m "not slow"
+
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	$(PYTEST) --doctest-modules src tests --cov --cov-report=
+	$(BIN)/python tests/coverage_by_room.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	ls -l dist
+
+# The quick tests of the rooms that need no extra, on the lowest versions that pyproject.toml allows.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[train]' 'pytest>=8'
+	OMP_NUM_THREADS=2 .venv-lowest/bin/python -m pytest -q -m "not slow" tests/data tests/scenes tests/viz tests/losses \
+		tests/metrics/test_segmentation.py tests/metrics/test_table.py tests/recipes/test_config.py tests/recipes/test_run.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,4 +47,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) demo dist build
+	rm -rf $(VENV) .venv-lowest demo dist build

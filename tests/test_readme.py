@@ -30,6 +30,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_python_example(folder):
     exec(compile(blocks("python"), "README.md", "exec"), {})
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tectum.predict.predictor import Predictor, Result
     from tectum.weights import list_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 DEFAULT_WEIGHTS = "virmfs_lite0_msrs"
 """The weights that commands and `Predictor` use unless told otherwise."""

@@ -231,6 +231,7 @@ def test_choice_of_rows(monkeypatch):
     assert rows == ("module", "openvino", "openvino bfloat16", "openvino int8")
 
 
+@pytest.mark.slow
 def test_the_networks(local):
     plan = Plan(("published", "module", "torch"), repeats=2, warm_up=1, folder=2)
     (group,) = benchmark(["virmfs_b0_msrs"], [(64, 96)], plan, [], lambda text: None)
@@ -247,6 +248,7 @@ def test_the_networks(local):
         assert len(row.latency.samples) == 2
 
 
+@pytest.mark.slow
 def test_given_pairs_set_the_size(local, tmp_path):
     pairs = write_scenes(tmp_path, 2, size=(40, 72))
     (group,) = benchmark(["virmfs_b0"], [(64, 64)], Plan(("module",), 1, 1, 0), pairs, lambda text: None)

@@ -15,6 +15,7 @@ from tectum.bench.published import gigaflops, published
     ],
     ids=["asymmetric", "symmetric", "paired", "first"],
 )
+@pytest.mark.slow
 def test_published_networks_compute_the_same(name, arguments):
     torch.manual_seed(0)
     model = tectum.create_model(name, **arguments).eval()

@@ -89,6 +89,7 @@ def too_small(visible, infrared):
         too_small,
     ],
 )
+@pytest.mark.slow
 def test_a_bad_pair_is_named_and_the_good_one_is_fused(damage, tmp_path, weights, run_tectum, write_pair):
     write_pair(tmp_path, "good.png")
     message = damage(*write_pair(tmp_path, "bad.png"))

@@ -92,6 +92,7 @@ def test_another_split(msrs, weights, run_tectum):
     assert "has no split 'holdout'" in result.stderr
 
 
+@pytest.mark.slow
 def test_boxes_are_scored_where_there_are_some(msrs, weights, run_tectum):
     root, table = msrs
     folder = root / "test" / "boxes"

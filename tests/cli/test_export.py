@@ -8,6 +8,8 @@ from tectum.engines.openvino import OpenVinoEngine
 from tectum.evaluation import PrecisionCost
 from tectum.export import Check, Report
 
+pytestmark = pytest.mark.slow  # exports
+
 pytest.importorskip("openvino")
 
 

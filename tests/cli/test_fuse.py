@@ -25,6 +25,7 @@ def read(path: Path):
         return image.mode, np.asarray(image)
 
 
+@pytest.mark.slow
 def test_folders(pairs, weights, run_tectum):
     result = run_tectum(
         "fuse", "--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "out", "--model", weights,
@@ -118,6 +119,7 @@ def test_infrared_range(tmp_path, weights, run_tectum, write_pair):
     assert np.abs(plain - scaled).max() <= 1
 
 
+@pytest.mark.slow
 def test_tiles(tmp_path, weights, run_tectum, write_pair):
     visible, infrared = write_pair(tmp_path, "a.png", (40, 200))
     common = ("fuse", "--visible", visible, "--infrared", infrared, "--out", tmp_path, "--model", weights)
@@ -186,6 +188,7 @@ def test_inputs_are_never_replaced(pairs, weights, run_tectum):
     assert {file: file.read_bytes() for file in (pairs / "fused").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_written_is_listed(pairs, weights, run_tectum):
     (pairs / "out" / "fused" / "1.png").mkdir(parents=True)  # a folder in the way
     result = run_tectum(
@@ -196,6 +199,7 @@ def test_a_result_that_cannot_be_written_is_listed(pairs, weights, run_tectum):
     assert "could not be written" in result.stderr
 
 
+@pytest.mark.slow
 def test_interrupted(pairs, weights, run_tectum, monkeypatch):
     done = []
 

@@ -29,6 +29,7 @@ def sources(made):
     return ("--visible", made / "train" / "vi", "--infrared", made / "train" / "ir")
 
 
+@pytest.mark.slow
 def test_scores_methods_beside_baselines(made, sources, tmp_path, run_tectum):
     files = {name: tmp_path / f"scores.{name}" for name in ("json", "csv", "markdown", "latex")}
     options = [part for name, path in files.items() for part in (f"--{name}", path)]

@@ -5,6 +5,7 @@ from transformers import SegformerConfig, SegformerModel
 from tectum import list_models, list_weights
 
 
+@pytest.mark.slow
 def test_list(run_tectum):
     result = run_tectum("models")
     assert result.exit_code == 0

@@ -19,6 +19,7 @@ def scenes(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_trains_and_resumes(scenes, tmp_path, run_tectum):
     root = f"data.train.0.root={scenes}"
     result = run_tectum("train", "virmfs", "--config", CONFIG, "--out", tmp_path / "run", root, *QUICK)
@@ -33,6 +34,7 @@ def test_trains_and_resumes(scenes, tmp_path, run_tectum):
     assert steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_a_packaged_config_by_name_and_a_resume_that_knows_its_recipe(scenes, tmp_path, run_tectum, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run_tectum("train", "virmfs_b0", f"data.train.0.root={scenes}", *QUICK)

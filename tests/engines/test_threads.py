@@ -52,6 +52,7 @@ def assert_threads_change_nothing(engine, tolerance=0.0):
 @pytest.mark.parametrize(
     ("format", "suffix"), [pytest.param("onnx", ".onnx", marks=pytest.mark.slow), ("openvino", ".xml")]
 )
+@pytest.mark.slow
 def test_exported_files(format, suffix, files):
     # A size gets a compiled network of its own after a while, which may round in another way.
     assert_threads_change_nothing(open_export(files(format, suffix)), 1e-5 if format == "openvino" else 0.0)

@@ -10,6 +10,8 @@ from tectum.errors import MissingExtraError
 from tectum.export import export
 
 onnx = pytest.importorskip("onnx")
+pytestmark = pytest.mark.slow  # exports
+
 pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.slow

@@ -20,6 +20,8 @@ from tectum.export import Check, ExportError, export
 from tectum.export.check import require_equal
 from tectum.scenes import render_scene
 
+pytestmark = pytest.mark.slow  # exports
+
 pytest.importorskip("openvino")
 
 
@@ -255,7 +257,6 @@ def test_a_calibration_pair_that_cannot_be_read_is_named(network, table, tmp_pat
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_int8(network, table, tmp_path):
     report = export(network, tmp_path / "out" / "b0.xml", format="openvino", pairs=table, precision="int8")
     assert sorted(path.name for path in report.file.parent.iterdir()) == ["b0.bin", "b0.xml"]
@@ -265,7 +266,6 @@ def test_int8(network, table, tmp_path):
     assert Predictor(report.file).engine.metadata["precision"] == "int8"
 
 
-@pytest.mark.slow
 def test_int8_leaves_alone_what_amplifies_rounding(table, tmp_path):
     torch.manual_seed(0)
     mafs = create_model("mafs_r18", selection=10)

@@ -303,6 +303,7 @@ def read_grey(path: Path) -> NDArray[np.float64]:
         return np.round(np.asarray(image.convert("RGB")).astype(np.float64) @ [0.299, 0.587, 0.114])
 
 
+@pytest.mark.slow
 def test_trivial_fusions_score_as_on_other_pairs_of_msrs(shared_data: Path) -> None:
     # The table of the data's README has 106 other pairs, so the means agree roughly; a score in another unit or
     # convention (nats, a mean over the sources, no factor 1/√2) would be off by 30 % and more.

@@ -99,6 +99,7 @@ def test_virmfs_in_bands_equals_the_whole(name, arguments, height, width, batch,
     [("r18", {}, 2), ("r18", {"gate": "first"}, 1), ("r18", {"selection": 10}, 1), ("r50", {}, 1)],
     ids=["r18", "first", "selection", "r50"],
 )
+@pytest.mark.slow
 def test_mafs_equals_the_trained_network(size, arguments, batch):
     model = randomised(f"mafs_{size}", classes=5, **arguments)
     deployed = model.deploy()
@@ -153,12 +154,12 @@ def test_less_arithmetic(name, trained, deployed):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("virmfs_b0", {}),
+        # virmfs_b0 as it is: tests/export.
         ("virmfs_b0", {"wiring": "symmetric", "levels": 2}),
         ("virmfs_b0", {"colour": True, "selection": 11}),
         ("mafs_r18", {"classes": 5}),
     ],
-    ids=["asymmetric", "symmetric-2", "colour", "mafs"],
+    ids=["symmetric-2", "colour", "mafs"],
 )
 def test_exports_for_any_batch_and_size(name, arguments):
     model = randomised(name, **arguments)

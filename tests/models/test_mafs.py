@@ -39,6 +39,7 @@ def test_equals_the_authors_network(golden, tmp_path):
         np.testing.assert_allclose(value, arrays[f"aux_{name}"], atol=1e-4, rtol=0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_gradient_in_training():
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")
@@ -131,6 +132,7 @@ def test_wrong_keywords_list_the_options(keywords, message):
         tectum.create_model("mafs_r18", **keywords)
 
 
+@pytest.mark.slow
 def test_presets_are_the_five_resnets():
     names = [name for name in tectum.list_models() if name.startswith("mafs")]
     assert names == ["mafs_r18", "mafs_r34", "mafs_r50", "mafs_r101", "mafs_r152"]
@@ -182,6 +184,7 @@ def test_pretraining_parameters_are_those_that_reconstruction_reaches():
     assert not any("transformer" in name or "fusion_decoder" in name for name in reached)
 
 
+@pytest.mark.slow
 def test_shared_reconstruction_reaches_no_encoder_stage_beyond_the_first():
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")

@@ -14,6 +14,7 @@ SMALL = {"virmfs_b0": {"input_mean": 0.3}, "virmfs_b1": {"input_mean": 0.3}, "ma
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
 def test_saved_and_loaded_is_equal(name, tmp_path):
     torch.manual_seed(0)
     model = tectum.create_model(name, classes=5, **SMALL[name]).eval()

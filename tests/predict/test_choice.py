@@ -22,6 +22,8 @@ from tectum.predict.cache import cache_file
 from tectum.predict.choice import BACKENDS, create_engine
 from tectum.weights import list_weights, resolve, shipped_folder
 
+pytestmark = pytest.mark.slow  # exports
+
 openvino = pytest.importorskip("openvino")
 
 
@@ -389,7 +391,6 @@ class Tiny(nn.Module):
         return torch.sigmoid(visible.mean(1, keepdim=True) + infrared), torch.relu(self.convolution(visible)) + infrared
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_compile_at_several_sizes(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -405,7 +406,6 @@ def test_compile_at_several_sizes(tmp_path, monkeypatch):
     assert any(tmp_path.rglob("*.so"))
 
 
-@pytest.mark.slow
 def test_compile_without_a_compiler_is_one_sentence(tmp_path):
     code = (
         "import numpy as np, torch\n"

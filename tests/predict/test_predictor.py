@@ -146,6 +146,7 @@ def test_labels_are_the_first_class_with_the_highest_score(classes):
     np.testing.assert_array_equal(labels, logits.argmax(axis=0))
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_loaded(network, tmp_path):
     network.save(tmp_path / "m")
     one = pair(32, 48)

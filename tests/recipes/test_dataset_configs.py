@@ -15,6 +15,8 @@ from tectum.cli import app
 from tectum.data.datasets import dataset_info
 from tectum.recipes.catalogue import plan
 
+pytestmark = pytest.mark.slow  # trainings
+
 VIRMFS = {
     "msrs": ("virmfs_b0_paper", "virmfs_b0", "virmfs_lite0"),
     "mfnet": ("virmfs_b0_paper datasets/mfnet", "virmfs_b0_mfnet", "virmfs_lite0_mfnet"),
@@ -129,7 +131,6 @@ def test_virmfs_trains_scores_and_fuses(dataset, config, tectum, folder):
     score_and_fuse(tectum, model, dataset, folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "first", "second"), MAFS_CASES, ids=[second for *_, second in MAFS_CASES])
 def test_mafs_trains_in_both_stages_scores_and_fuses(dataset, first, second, tectum, folder):
     small = ["model={name: mafs_r18}", "data.augmentation.crop=64"]

@@ -159,6 +159,7 @@ def test_without_labels_segmentation_costs_nothing(kind):
     assert all((gradient == 0).all() for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_gradient_and_the_teacher_none(random_batch, scenes, teacher):
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")
@@ -193,6 +194,7 @@ def test_gradient_is_that_of_the_weighted_tasks(random_batch, scenes):
         assert (gradient - weight * alone).norm() < 1e-3 * gradient.norm()
 
 
+@pytest.mark.slow
 def test_batch_without_labels_trains_fusion_alone(random_batch, scenes, teacher):
     torch.manual_seed(0)
     model = tectum.create_model("mafs_r18")
@@ -252,6 +254,7 @@ class StopBeforeTheFirstStepError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_starts_from_the_pretrained_encoder(scenes, tmp_path, monkeypatch):
     torch.manual_seed(7)
     pretrained = tectum.create_model("mafs_r18", classes=5)
@@ -289,6 +292,7 @@ def test_class_weights_must_fit_the_classes(scenes, tmp_path):
         train(small_config(scenes, segmentation={"class_weights": [1, 2]}), tmp_path)
 
 
+@pytest.mark.slow
 def test_expected_losses(finished, log_of):
     """Losses of a fixed tiny run; a change here means that training itself has changed.
 
@@ -315,6 +319,7 @@ EXPECTED_LOSSES = {
 }
 
 
+@pytest.mark.slow
 def test_task_weights_are_logged(finished, log_of):
     records = [record for record in log_of(finished) if "validation" not in record]
     weights = [(record["weight/fusion"], record["weight/segmentation"]) for record in records]
@@ -323,6 +328,7 @@ def test_task_weights_are_logged(finished, log_of):
     assert all(pair[0] != pytest.approx(1, abs=1e-4) for pair in weights[2:])
 
 
+@pytest.mark.slow
 def test_run_directory_holds_what_explains_it(scenes, teacher, finished, log_of):
     names = {path.name for path in finished.iterdir()}
     assert names == {"config.yaml", "environment.json", "log.jsonl", "tensorboard", "checkpoint.pt", "best", "last"}

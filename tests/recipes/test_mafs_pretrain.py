@@ -70,6 +70,7 @@ def test_every_encoder_parameter_gets_a_gradient_from_separate_reconstructions(r
         assert p.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_shared_reconstruction_trains_no_deep_encoder_stage(random_batch):
     """The defect of the released objective."""
     autoencoder, terms = pretrained_step("shared", random_batch)
@@ -120,6 +121,7 @@ def test_network_sees_the_masked_pair_and_the_loss_the_whole_one(random_batch):
         assert 0.05 < kept < 0.95
 
 
+@pytest.mark.slow
 def test_expected_losses(finished, log_of):
     """Losses of a fixed tiny run; a change here means that training itself has changed."""
     records = [record for record in log_of(finished) if "validation" not in record]
@@ -136,6 +138,7 @@ EXPECTED_LOSSES = {
 }
 
 
+@pytest.mark.slow
 def test_run_directory_holds_what_explains_it(scenes, finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {"config.yaml", "environment.json", "log.jsonl", "tensorboard", "checkpoint.pt", "pictures", "last"}
@@ -145,6 +148,7 @@ def test_run_directory_holds_what_explains_it(scenes, finished):
     assert len(metadata["class_names"]) == 9
 
 
+@pytest.mark.slow
 def test_validation_logs_the_terms_and_keeps_a_picture(finished, log_of):
     (record,) = [record for record in log_of(finished) if "validation" in record]
     assert record["step"] == 6
@@ -157,6 +161,7 @@ def test_validation_logs_the_terms_and_keeps_a_picture(finished, log_of):
     assert 2 * 64 < height < 3 * 64  # two pairs under their captions
 
 
+@pytest.mark.slow
 def test_pretrained_network_starts_one_with_other_classes(finished):
     pretrained = tectum.load(finished / "last")
     torch.manual_seed(1)
@@ -170,6 +175,7 @@ def test_pretrained_network_starts_one_with_other_classes(finished):
         assert torch.equal(p, source[name]), name
 
 
+@pytest.mark.slow
 def test_the_encoder_is_trained_and_the_decoders_are_not(finished):
     torch.manual_seed(0)  # the seed of the run
     before = tectum.create_model("mafs_r18").state_dict()

@@ -128,6 +128,7 @@ def test_an_unknown_module_to_freeze_is_named():
         network(name="virmfs_b0", frozen=["encoder"])
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(tmp_path):
     network(name="virmfs_b0").save(tmp_path / "b0")
     tectum.create_model("mafs_r18").save(tmp_path / "r18")

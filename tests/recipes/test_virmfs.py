@@ -164,6 +164,7 @@ def test_pairs_without_labels_train_fusion_alone(random_batch):
     assert model.fusion_head.prediction.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_expected_losses(scenes, tmp_path, log_of):
     """Losses of a fixed tiny run; a change here means that training itself has changed."""
     train(small_config(scenes), tmp_path)
@@ -182,6 +183,7 @@ EXPECTED_LOSSES = {
 }
 
 
+@pytest.mark.slow
 def test_run_directory_holds_what_explains_it(scenes, tmp_path):
     train(small_config(scenes, "run.epochs=1", "run.validate_every=1"), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -201,6 +203,7 @@ def test_killed_and_resumed_gives_the_uninterrupted_weights(scenes, whole_and_br
     assert_same_weights(whole / "best", broken / "best")
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_workers_do_not_matter(scenes, tmp_path, assert_same_weights):
     train(small_config(scenes, "run.epochs=1"), tmp_path / "a")
     # In a process of its own: one in which OpenVINO has run may crash when it is forked.

@@ -109,6 +109,7 @@ def test_images_have_the_size_of_the_pair(random_batch):
         autoencoder_of()(*(x[..., :40] for x in random_batch()[:2]))
 
 
+@pytest.mark.slow
 def test_expected_losses(finished, log_of):
     """Losses of a fixed tiny run; a change here means that training itself has changed."""
     records = [record for record in log_of(finished) if "validation" not in record]
@@ -128,6 +129,7 @@ EXPECTED_LOSSES = {
 }
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_gives_the_uninterrupted_weights(
     scenes, finished, tmp_path, monkeypatch, assert_same_weights
 ):
@@ -146,6 +148,7 @@ def test_interrupted_and_resumed_gives_the_uninterrupted_weights(
     assert_same_weights(tmp_path / "last", finished / "last")
 
 
+@pytest.mark.slow
 def test_virmfs_starts_from_the_result(finished):
     pretrained = tectum.load(finished / "last")
     config = ModelConfig(name="virmfs_b0", arguments={"selection": 16}, weights=str(finished / "last"))
@@ -159,6 +162,7 @@ def test_virmfs_starts_from_the_result(finished):
         assert torch.equal(started[key], source[key]), key
 
 
+@pytest.mark.slow
 def test_backbone_and_fusions_are_trained_and_the_heads_are_not(finished):
     torch.manual_seed(0)  # the seed of the run
     before = tectum.create_model("virmfs_b0", **ARGUMENTS).state_dict()

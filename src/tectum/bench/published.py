@@ -60,7 +60,7 @@ class PublishedViRMFS(nn.Module):
     def __init__(self, model: ViRMFS) -> None:
         super().__init__()
         if departures := model.departures():
-            raise ValueError(f"this ViR-MFS is not the published one: it has {', '.join(departures)}")
+            raise ValueError(f"this is not ViR-MFS as published: {', '.join(departures)}")
         self.mean, self.scale = model.input_mean, model.input_scale
         self.backbone = model.backbone
         for block in list(self.backbone.modules()):

@@ -148,7 +148,7 @@ def _integer(bound: int) -> int:
 
 def derive_seed(*parts: int) -> int:
     """A well-mixed 63-bit seed from several integers."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
 class PairDataset(Dataset[Sample]):

@@ -183,7 +183,7 @@ class FusionSegmenter(nn.Module):
         return found
 
     def departures(self) -> list[str]:
-        """What of this network is not in the published one, a phrase each; empty for the published form."""
+        """How this network departs from the published one, a clause each; empty for the published form."""
         raise NotImplementedError
 
     def deploy(self) -> Deployed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,8 @@ def plan(configs: Sequence[str | Path], overrides: Sequence[str] = (), recipe: s
         ConfigError: a config that does not exist, is damaged, or names no recipe or an unknown one.
         MissingExtraError: the packages for training are not installed.
     """
+    if not all(map(find_spec, ("accelerate", "tensorboard"))):
+        raise MissingExtraError("training", "train")
     content: dict[str, Any] = {}
     for config in configs:
         content = merge(content, read_content(_file(config)))
@@ -78,12 +81,7 @@ def plan(configs: Sequence[str | Path], overrides: Sequence[str] = (), recipe: s
         )
     if chosen not in RECIPES:
         raise ConfigError(f"there is no recipe '{chosen}'; choose one of {', '.join(RECIPES)}")
-    try:
-        module = import_module(f"tectum.recipes.{chosen}")
-    except ModuleNotFoundError as error:
-        if error.name in ("accelerate", "tensorboard"):
-            raise MissingExtraError("training", "train") from None
-        raise
+    module = import_module(f"tectum.recipes.{chosen}")
     return Job(
         module.train,
         check(getattr(module, RECIPES[chosen]), content, overrides, source),

@@ -140,11 +140,11 @@ class MAFS(FusionSegmenter):
     def departures(self) -> list[str]:
         arguments = self.arguments
         found = {
-            "encoders smaller than ResNet-152": arguments["backbone"] != "r152",
-            "the gate of the exchange as it was meant": arguments["gate"] != "first",
-            "a choice between the sources pixel by pixel": bool(arguments["selection"]),
+            "its encoders are smaller than ResNet-152": arguments["backbone"] != "r152",
+            "the gate of its exchange is as it was meant": arguments["gate"] != "first",
+            "it chooses between the sources pixel by pixel": bool(arguments["selection"]),
         }
-        return [phrase for phrase, present in found.items() if present]
+        return [clause for clause, true in found.items() if true]
 
     def check_inputs(self, visible: Tensor, infrared: Tensor) -> None:
         """Raise InputError as every network does, and in training mode for a batch of one."""

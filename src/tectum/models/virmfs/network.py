@@ -134,13 +134,13 @@ class ViRMFS(FusionSegmenter):
     def departures(self) -> list[str]:
         arguments = self.arguments
         found = {
-            "an EfficientNet-Lite0 backbone instead of MiT": arguments["backbone"] == "lite0",
-            "more than one wavelet level": arguments["levels"] != 1,
-            "high frequencies that are not the visible feature's": arguments["high_frequency"] != "visible",
-            "colour for the backbone": arguments["colour"],
-            "a choice between the sources pixel by pixel": bool(arguments["selection"]),
+            "its backbone EfficientNet-Lite0 is an addition": arguments["backbone"] == "lite0",
+            "it has more than one wavelet level": arguments["levels"] != 1,
+            "its high frequencies are not the visible feature's": arguments["high_frequency"] != "visible",
+            "its backbone sees colour": arguments["colour"],
+            "it chooses between the sources pixel by pixel": bool(arguments["selection"]),
         }
-        return [phrase for phrase, present in found.items() if present]
+        return [clause for clause, true in found.items() if true]
 
     def _folded(self) -> Deployed:
         return DeployedViRMFS(self)
