@@ -13,9 +13,11 @@ demo: $(VENV)/.installed
 quick: $(VENV)/.installed-dev lint
 	$(PYTEST) -m "not slow"
 
+# Coverage is that of the quick tests: it doubles the time of those that export networks.
 test: $(VENV)/.installed-dev lint
-	$(PYTEST) --doctest-modules src tests --cov --cov-report=
+	$(PYTEST) -m "not slow" --doctest-modules src tests --cov --cov-report=
 	$(BIN)/python tests/coverage_by_room.py
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,14 @@
-"""Settings of short runs that the tests of both MAFS recipes and of masked pretraining share."""
+"""Settings of short runs and a step that the tests of both MAFS recipes and of masked pretraining share."""
+
+from tectum.recipes.loop import differentiate
+from tectum.recipes.mafs_pretrain import pretraining_terms
+
+
+def pretraining_step(autoencoder, batch, config, accelerator):
+    """Leave the gradient of L in the parameters; gives its terms."""
+    terms = pretraining_terms(autoencoder, batch, config, accelerator)
+    differentiate(autoencoder, sum(terms.values()), accelerator)
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def small_sections(scenes, *changes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from small_mafs import small_sections
+from small_mafs import pretraining_step, small_sections
 
 import tectum
 from tectum.data.masking import MaskedPair
@@ -12,11 +12,9 @@ from tectum.errors import ConfigError, InputError
 from tectum.losses.reconstruction import reconstruction_losses
 from tectum.models.base import luminance
 from tectum.models.mafs import MaskedAutoencoder
-from tectum.recipes.loop import differentiate
 from tectum.recipes.mafs_pretrain import (
     MafsPretrainConfig,
     ReconstructionConfig,
-    pretraining_terms,
     reconstruction_terms,
     train,
     validate,
@@ -25,13 +23,6 @@ from tectum.recipes.pairs import training_tables
 from tectum.recipes.reading import CONFIGS, read_config
 
 TERMS = {f"{modality}_{term}" for modality in ("visible", "infrared") for term in ("intensity", "gradient")}
-
-
-def pretraining_step(autoencoder, batch, config, accelerator):
-    """Leave the gradient of L in the parameters; gives its terms."""
-    terms = pretraining_terms(autoencoder, batch, config, accelerator)
-    differentiate(autoencoder, sum(terms.values()), accelerator)
-    return {name: term.detach() for name, term in terms.items()}
 
 
 def small_config(scenes, **changes):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from small_mafs import small_sections
+from small_mafs import pretraining_step, small_sections
 
 import tectum
 from tectum.data.datasets import dataset_info
@@ -10,7 +10,7 @@ from tectum.errors import ConfigError, InputError
 from tectum.models.virmfs import MaskedAutoencoder
 from tectum.recipes import loop
 from tectum.recipes.config import ModelConfig
-from tectum.recipes.mafs_pretrain import MaskingConfig, pretraining_terms, validate
+from tectum.recipes.mafs_pretrain import MaskingConfig, validate
 from tectum.recipes.networks import create_network
 from tectum.recipes.pairs import training_tables
 from tectum.recipes.reading import CONFIGS, read_config
@@ -20,13 +20,6 @@ from tectum.recipes.virmfs_pretrain import VirmfsPretrainConfig, train
 MASKS = MaskingConfig(patch=16)
 HEADS = ("segmentation_head.", "fusion_head.", "selection.")
 ARGUMENTS = {"drop_path": 0.0}
-
-
-def pretraining_step(autoencoder, batch, config, accelerator):
-    """Leave the gradient of L in the parameters; gives its terms."""
-    terms = pretraining_terms(autoencoder, batch, config, accelerator)
-    loop.differentiate(autoencoder, sum(terms.values()), accelerator)
-    return {name: term.detach() for name, term in terms.items()}
 
 
 def small_config(scenes, **changes):

@@ -44,6 +44,7 @@ from tectum.predict.tiling import (
     fit_tile,
     round_up,
 )
+from tectum.viz.overlay import default_palette
 
 if TYPE_CHECKING:
     from torch import nn
@@ -171,8 +172,6 @@ class Predictor:
     @property
     def palette(self) -> Bytes:
         """uint8 (K, 3): the colour of each class id in pictures; evenly spread hues where the weights do not say."""
-        from tectum.viz.overlay import default_palette
-
         palette = self._per_class("palette")
         return np.array(palette, np.uint8) if palette else default_palette(self.classes)
 

@@ -80,8 +80,8 @@ class Log:
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + term.item()
         self.bar.advance(self.task)
+        seconds = self._seconds()
         if (step + 1) % self.every:
-            self._seconds()
             return
         values = self.accelerator.reduce(
             torch.tensor(list(sums.values()), device=self.accelerator.device), "mean"
@@ -90,7 +90,7 @@ class Log:
         sums.clear()
         if not all(math.isfinite(value) for value in means.values()):
             raise TrainingDivergedError(step, means, self.directory)
-        record = {"step": step + 1, "epoch": epoch, "seconds": self._seconds(), "lr": learning_rate, **means}
+        record = {"step": step + 1, "epoch": epoch, "seconds": seconds, "lr": learning_rate, **means}
         curves = {name if "/" in name else f"loss/{name}": value for name, value in means.items()}
         self._write(record, curves | {"lr": learning_rate})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
@@ -113,6 +113,7 @@ class Log:
             self.board.add_image(name, np.asarray(picture), step + 1, dataformats="HWC")
 
     def _seconds(self) -> float:
+        """Training time so far, over all interruptions; kept in the progress, for the next checkpoint."""
         self.progress.seconds = round(time.monotonic() - self.started, 1)
         return self.progress.seconds
 
