@@ -45,13 +45,13 @@ def test_report(written):
 
 def test_metadata_come_back(network, written):
     predictor = Predictor(written.file)
-    assert predictor.backend.runtime == "onnx"
+    assert predictor.engine.runtime == "onnx"
     assert predictor.name == "random"
     assert predictor.class_names == tuple(network.metadata["class_names"])
     assert predictor.palette.tolist() == network.metadata["palette"]
     (entry,) = (entry for entry in onnx.load(written.file).metadata_props if entry.key == "tectum")
     metadata = json.loads(entry.value)
-    assert metadata == predictor.backend.metadata
+    assert metadata == predictor.engine.metadata
     assert (metadata["tectum"], metadata["licence"], metadata["precision"]) == (__version__, "CC-BY-4.0", "float32")
     assert (metadata["classes"], metadata["stride"], metadata["architecture"]) == (4, 32, "virmfs_b0")
 

@@ -197,7 +197,8 @@ def test_validation_masks_the_same_at_every_call_and_leaves_training_alone(scene
 @pytest.mark.slow
 def test_killed_and_resumed_gives_the_uninterrupted_weights(scenes, whole_and_broken, assert_same_weights):
     settings = {"checkpoint_minutes": 0.0001, "validate_every": 1, "ema": 0.5}
-    whole, broken = whole_and_broken(small_config(scenes, run=settings), kills=(1, 4))
+    small = {"augmentation": {"crop": 32, "flip": 0.5, "turn": 0.75}}
+    whole, broken = whole_and_broken(small_config(scenes, run=settings, data=small), kills=(1, 4))
     assert_same_weights(whole / "last", broken / "last")
     states = [torch.load(d / "checkpoint.pt", weights_only=True)["autoencoder"] for d in (whole, broken)]
     assert states[0].keys() == states[1].keys()
