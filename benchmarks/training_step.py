@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py [--precision float32 bf16] [--rounds 10] [--json FILE]
 
-Contract: the step is the full step of `configs/virmfs_b0.yaml` on CPUs (batch 4, crops of 256x256): forward pass,
+Contract: the step is the full step of the config `virmfs_b0_msrs` on CPUs (batch 4, crops of 256x256): forward pass,
 losses, backward pass, gradient clip, optimiser, moving average of the weights. Both networks start from the same random
 weights, with stochastic depth 0.1 and dropout 0.1, and see the same rendered scenes. Only the network differs: losses
 and optimiser are tectum's on both sides. Threads as torch chooses them; after two steps of warm-up each, steps of the
@@ -42,7 +42,7 @@ from tectum.recipes.reading import CONFIGS, read_config
 from tectum.recipes.virmfs import Objective, VirmfsConfig, fusion_loss
 from tectum.scenes import render_scene
 
-CONFIG = CONFIGS / "virmfs_b0.yaml"
+CONFIG = CONFIGS / "virmfs_b0_msrs.yaml"
 TOLERANCE = 1e-4
 ZERO = 1e-9
 """Share of the norm of the whole gradient, in float64, below which that of a parameter is zero but for rounding."""
