@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tectum import __version__
+from tectum.cli.commands import COMMANDS, load
 
 
 def fuse(run_tectum, folder, weights, *more):
@@ -134,6 +135,11 @@ def test_wrong_arguments(arguments, code, message, tmp_path, weights, run_tectum
 def test_no_arguments(run_tectum):
     assert run_tectum("fuse").exit_code == 2
     assert run_tectum("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_own_help_says(name):
+    assert " ".join(load(name).help.split()).startswith(COMMANDS[name])
 
 
 def test_version(run_tectum):

@@ -37,7 +37,7 @@ def train(
     recipe = str(names.pop(0)) if names and (config is not None or resume is not None) else None
     if config is not None:
         names.append(config)
-    if bool(names) == (resume is not None) or (not names and resume is None):
+    if bool(names) == (resume is not None):
         raise ConfigError("give either --config FILE for a new run or --resume DIR to go on with one")
     if resume is not None:
         if overrides:

@@ -52,13 +52,13 @@ def exported(source: Source, format: str) -> Engine:
         MissingExtraError: the packages of the format are not installed.
         WeightsError: the weights cannot be read.
     """
-    kept = open_kept(source, format)
+    file = cache_file(source, format)
+    kept = open_kept(file)
     if kept is not None:
         return kept
     from tectum.models import load
 
     network = load(source.path)
-    file = cache_file(source, format)
     assert file is not None  # what can be loaded has a place in the cache
     with _writable(file.parent) as folder:
         _log.warning("exporting '%s' for backend %s, once; kept in %s", network.metadata["name"], format, folder)
@@ -66,13 +66,8 @@ def exported(source: Source, format: str) -> Engine:
         return open_export(folder / file.name)
 
 
-def open_kept(source: Source, format: str) -> Engine | None:
-    """The engine of a kept file; None where there is none, or a damaged one, which is removed.
-
-    Raises:
-        MissingExtraError: the packages of the format are not installed.
-    """
-    file = cache_file(source, format)
+def open_kept(file: Path | None) -> Engine | None:
+    """The engine of a kept file; None where there is none, or a damaged one, which is removed."""
     if file is None or not file.is_file():
         return None
     try:

@@ -13,7 +13,7 @@ from tectum.engines.open import open_export
 from tectum.errors import ConfigError, MissingExtraError
 from tectum.export import ExportError
 from tectum.machine import keep_freed_memory
-from tectum.predict.cache import exported, open_kept
+from tectum.predict.cache import cache_file, exported, open_kept
 from tectum.weights import EXPORT_SUFFIXES, Source, resolve
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _fastest_export(source: Source) -> Engine | None:
             return None
     with suppress(MissingExtraError):
         # Only what has been exported before: writing ONNX takes longer than many a folder of pairs in torch.
-        return open_kept(source, "onnx")
+        return open_kept(cache_file(source, "onnx"))
     return None
 
 

@@ -4,7 +4,7 @@ Everything random in step n is seeded by (seed, n), so a run that was interrupte
 checkpoint to the very weights that it would have had without the interruption.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from tectum.errors import ConfigError, InputError
 from tectum.evaluation import evaluate
 from tectum.models.base import FusionSegmenter
 from tectum.predict import Predictor
-from tectum.recipes.checkpoint import Checkpoint, Progress
+from tectum.recipes.checkpoint import Checkpoint
 from tectum.recipes.config import DataConfig, OptimiserConfig, RunConfig
 from tectum.recipes.directory import open_directory
 from tectum.recipes.log import Log, open_log
@@ -96,12 +96,6 @@ class Recipe:
         return found.means(), {}
 
 
-class RecipeType(Protocol):
-    """What makes a recipe of its config, the classes that are learned, and this process's accelerator."""
-
-    def __call__(self, config: Any, info: DatasetInfo, accelerator: Accelerator) -> Recipe: ...
-
-
 def differentiate(model: nn.Module, loss: Tensor, accelerator: Accelerator) -> None:
     """Leave the gradient of a loss, averaged over all processes, in the parameters of a model.
 
@@ -113,11 +107,11 @@ def differentiate(model: nn.Module, loss: Tensor, accelerator: Accelerator) -> N
     average_gradients(model.parameters(), accelerator)
 
 
-def train(make: RecipeType, config: Settings, directory: Path) -> Path:
+def train(make: Callable[[Any, DatasetInfo, Accelerator], Recipe], config: Settings, directory: Path) -> Path:
     """Train, or go on where the checkpoint in `directory` stands.
 
     Args:
-        make: the recipe.
+        make: the recipe, of its config, the classes that are learned, and this process's accelerator.
         config: its checked configuration.
         directory: of the run: config, environment, logs, checkpoint, pictures, and the networks `best` and `last`.
 
@@ -160,7 +154,7 @@ def train(make: RecipeType, config: Settings, directory: Path) -> Path:
             log.add(step, epoch, terms, learning_rate)
             if progress.step % (config.run.validate_every * steps_per_epoch) == 0 or progress.step == total:
                 if accelerator.is_main_process and validation:
-                    _validate(recipe, evaluated, validation, directory, log, progress, epoch)
+                    _validate(recipe, evaluated, validation, log, epoch)
                 accelerator.wait_for_everyone()
             checkpoint.write_if_due(progress, last=progress.step == total)
         if accelerator.is_main_process:
@@ -169,16 +163,9 @@ def train(make: RecipeType, config: Settings, directory: Path) -> Path:
     return directory / "last"
 
 
-def _validate(
-    recipe: Recipe,
-    evaluated: nn.Module,
-    pairs: Sequence[PairPaths],
-    directory: Path,
-    log: Log,
-    progress: Progress,
-    epoch: int,
-) -> None:
+def _validate(recipe: Recipe, evaluated: nn.Module, pairs: Sequence[PairPaths], log: Log, epoch: int) -> None:
     """Score, log, and keep the network as `best` when the score that is monitored is the highest so far."""
+    progress = log.progress
     scores, pictures = recipe.validate(evaluated, pairs)
     log.add_validation(progress.step - 1, epoch, scores)
     for name, picture in pictures.items():
@@ -193,4 +180,4 @@ def _validate(
         )
     if score > progress.best:
         progress.best = score
-        recipe.network(evaluated).save(directory / "best")
+        recipe.network(evaluated).save(log.directory / "best")
