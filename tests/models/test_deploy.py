@@ -38,6 +38,7 @@ def flops(network, height=480, width=640):
         ("virmfs_b0", {"wiring": "symmetric", "high_frequency": "sum"}),
         ("virmfs_b0", {"input_mean": 0.4, "input_scale": 3.0, "levels": 4}),
         ("virmfs_b0", {"colour": True, "selection": 11, "input_mean": 0.4, "input_scale": 3.0}),
+        ("virmfs_b0", {"band_fusion": 6}),
         ("virmfs_b1", {"classes": 15}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(v) for v in value.values()),
@@ -50,8 +51,8 @@ def test_virmfs_equals_the_trained_network(name, arguments, batch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}, {"colour": True, "selection": 12}],
-    ids=["preset", "other", "colour"],
+    [{}, {"wiring": "symmetric", "levels": 2, "classes": 4}, {"colour": True, "selection": 12}, {"band_fusion": 8}],
+    ids=["preset", "other", "colour", "bands"],
 )
 @pytest.mark.parametrize("batch", [1, 2])
 def test_virmfs_lite0_equals_the_trained_network(arguments, batch):

@@ -58,6 +58,7 @@ class PairPaths:
         boxes: text file of YOLO boxes (class, centre x, centre y, width, height, relative to the image), or None.
         split: `train`, `val`, `test`, ... or None when the data set has no splits.
         packed: visible and infrared are channels 1-3 and 4 of one file (MFNet).
+        looked_for: class ids that the label map looks for, so that 0 in it means none of these; None for all.
     """
 
     name: str
@@ -67,6 +68,7 @@ class PairPaths:
     boxes: Path | None = None
     split: str | None = None
     packed: bool = False
+    looked_for: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ are the same however often training was interrupted before, and however many pro
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from tectum.data.pair import IGNORE, PairPaths, read_pair
+from tectum.data.weather import Weather, integer, uniform
 from tectum.section import Section
 
 
@@ -27,12 +28,15 @@ class Sample(NamedTuple):
     Attributes:
         visible: (3, H, W) float32 in [0, 1].
         infrared: (1, H, W) float32 in [0, 1].
-        labels: (H, W) int64 class ids, 255 where there is no label.
+        labels: (H, W) int64 class ids, 255 where there is no label, and below 0 what `any_of` gives where no more is
+            known than that it is one of several classes.
+        clean: (4, H, W) float32 in [0, 1], visible and infrared image as they are without what weather makes of them.
     """
 
     visible: Tensor
     infrared: Tensor
     labels: Tensor
+    clean: Tensor
 
 
 class Augmentation(Section):
@@ -51,7 +55,9 @@ class Augmentation(Section):
         gamma: each modality on its own is raised to a power from [1 / (1 + g), 1 + g] (log-uniform).
         blur: largest standard deviation, in pixels, of a Gaussian blur, drawn from [0, blur] for each modality.
         noise: largest standard deviation of Gaussian noise, drawn from [0, noise] for each modality.
-        dropout: probability that one of the modalities, either equally likely, is black, as if its camera had failed.
+        weather: how often fog, glare, thermal noise and others are rendered on what there is by then.
+        dropout: probability that one of the modalities, either equally likely, is of one grey, from black to white, as
+            if its camera had failed or its shutter were closed.
     """
 
     resize: tuple[int, int] | None = None
@@ -64,6 +70,7 @@ class Augmentation(Section):
     gamma: float = Field(0.0, ge=0)
     blur: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
+    weather: Weather = Weather()
     dropout: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -73,22 +80,28 @@ class Augmentation(Section):
         return self
 
     def __call__(self, sample: Sample) -> Sample:
-        """Augment one pair with the global torch generator."""
+        """Augment one clean pair with the global torch generator."""
         visible, infrared = tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared)
         labels = tv_tensors.Mask(sample.labels)
         if self.resize is not None:
             visible, infrared, labels = _resize((visible, infrared, labels), self.resize)
         if self.crop is not None:
             visible, infrared, labels = self._scale_and_crop(visible, infrared, labels)
-        if _uniform(0, 1) < self.flip:
+        if uniform(0, 1) < self.flip:
             visible, infrared, labels = (tvf.horizontal_flip(x) for x in (visible, infrared, labels))
-        if self.turn and _uniform(0, 1) < self.turn:
-            quarters = 1 + _integer(3)
+        if self.turn and uniform(0, 1) < self.turn:
+            quarters = 1 + integer(3)
             visible, infrared, labels = (torch.rot90(x, quarters, dims=(-2, -1)) for x in (visible, infrared, labels))
         visible, infrared = (self._photometric(image.as_subclass(Tensor)) for image in (visible, infrared))
-        if self.dropout and _uniform(0, 1) < self.dropout:
-            (visible, infrared)[_integer(2)].zero_()
-        return Sample(visible, infrared, labels.as_subclass(Tensor))
+        clean = torch.cat((visible, infrared))
+        visible, infrared = self.weather(visible, infrared)
+        if self.dropout and uniform(0, 1) < self.dropout:
+            grey = min(max(uniform(-0.5, 1.5), 0.0), 1.0)
+            images = [visible, infrared]
+            lost = integer(2)
+            images[lost] = torch.full_like(images[lost], grey)
+            visible, infrared = images
+        return Sample(visible, infrared, labels.as_subclass(Tensor), clean)
 
     def _scale_and_crop(self, *pair: Tensor) -> tuple[Tensor, ...]:
         assert self.crop is not None
@@ -104,26 +117,26 @@ class Augmentation(Section):
 
     def _corner(self, labels: Tensor, side: tuple[int, int]) -> tuple[int, int]:
         free = [labels.shape[-2] - side[0], labels.shape[-1] - side[1]]
-        if _uniform(0, 1) < self.foreground:
+        if uniform(0, 1) < self.foreground:
             present = [c for c in torch.unique(labels).tolist() if c not in (0, IGNORE)]
             if present:
-                chosen = present[_integer(len(present))]
+                chosen = present[integer(len(present))]
                 places = torch.nonzero(labels == chosen)
-                place = places[_integer(len(places))].tolist()
-                corner = [at - _integer(extent) for at, extent in zip(place, side, strict=True)]
+                place = places[integer(len(places))].tolist()
+                corner = [at - integer(extent) for at, extent in zip(place, side, strict=True)]
                 return min(max(corner[0], 0), free[0]), min(max(corner[1], 0), free[1])
-        return _integer(free[0] + 1), _integer(free[1] + 1)
+        return integer(free[0] + 1), integer(free[1] + 1)
 
     def _photometric(self, image: Tensor) -> Tensor:
         if self.gamma:
             image = image ** _log_uniform(1 / (1 + self.gamma), 1 + self.gamma)
         if self.brightness:
-            image = image * _uniform(1 - self.brightness, 1 + self.brightness)
+            image = image * uniform(1 - self.brightness, 1 + self.brightness)
         if self.blur:
-            sigma = _uniform(self.blur, 0)  # in this order never 0, which would be an error
+            sigma = uniform(self.blur, 0)  # in this order never 0, which would be an error
             image = tvf.gaussian_blur(image, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
         if self.noise:
-            image = image + torch.randn_like(image) * _uniform(0, self.noise)
+            image = image + torch.randn_like(image) * uniform(0, self.noise)
         return image.clamp(0, 1)
 
 
@@ -134,16 +147,17 @@ def _resize(pair: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]
     return tuple(v2.Resize(size, antialias=True)(x) for x in pair)
 
 
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()
-
-
 def _log_uniform(low: float, high: float) -> float:
-    return float(np.exp(_uniform(np.log(low), np.log(high))))
+    return float(np.exp(uniform(np.log(low), np.log(high))))
 
 
-def _integer(bound: int) -> int:
-    return int(torch.randint(bound, ()).item())
+def any_of(classes: Collection[int]) -> int:
+    """Label of a pixel that is known to be one of several classes: minus the sum of their 2^id, so below 0.
+
+    >>> any_of({0, 4})
+    -17
+    """
+    return -sum(1 << label for label in classes)
 
 
 def derive_seed(*parts: int) -> int:
@@ -161,15 +175,21 @@ class PairDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         row, seed = key
-        pair = read_pair(self.table[row], classes=self.classes)
+        pair_paths = self.table[row]
+        pair = read_pair(pair_paths, classes=self.classes)
         if pair.label is None:
             labels = torch.full(pair.infrared.shape, IGNORE, dtype=torch.int64)
         else:
             labels = torch.from_numpy(pair.label.astype(np.int64))
         visible = torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1)))
+        infrared = torch.from_numpy(pair.infrared)[None]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.augmentation(Sample(visible, torch.from_numpy(pair.infrared)[None], labels))
+            sample = self.augmentation(Sample(visible, infrared, labels, torch.cat((visible, infrared))))
+        if pair_paths.looked_for is not None:
+            others = any_of(set(range(self.classes)) - set(pair_paths.looked_for))
+            sample = sample._replace(labels=sample.labels.masked_fill(sample.labels == 0, others))
+        return sample
 
 
 class StepSampler:

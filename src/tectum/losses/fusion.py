@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from tectum.data.pair import IGNORE
-from tectum.filters import sobel
+from tectum.filters import box_mean, sobel
 from tectum.models.layers.selection import (
     BRIGHTNESS_WINDOW,
     DETAIL_LIMIT,
@@ -105,13 +105,13 @@ def detailed_target(luminance: Tensor, infrared: Tensor, salient: Tensor) -> Ten
     Returns:
         (B, 1, H, W).
     """
-    detail = _box_mean(
+    detail = box_mean(
         _gradient_length(luminance, VISIBLE_NOISE) - _gradient_length(infrared, INFRARED_NOISE), DETAIL_WINDOW
     )
-    brightness = _box_mean(luminance - infrared, BRIGHTNESS_WINDOW)
+    brightness = box_mean(luminance - infrared, BRIGHTNESS_WINDOW)
     detail = (DETAIL_WEIGHT * detail).clamp(-DETAIL_LIMIT, DETAIL_LIMIT)
     from_visible = (detail + brightness >= 0) & ~(salient & (infrared > luminance))
-    common = _box_mean(_box_mean(torch.minimum(luminance, infrared), LIFT_WINDOW), LIFT_WINDOW)
+    common = box_mean(box_mean(torch.minimum(luminance, infrared), LIFT_WINDOW), LIFT_WINDOW)
     return torch.where(from_visible, luminance, infrared) + LIFT * F.relu(common - LIFT_THRESHOLD)
 
 
@@ -173,9 +173,9 @@ def saliency_mask(infrared: Tensor, labels: Tensor) -> Tensor:
         (B, 1, H, W) bool.
     """
     labels = labels[:, None]
-    contrast = infrared - _box_mean(infrared, SALIENCY_WINDOW)
+    contrast = infrared - box_mean(infrared, SALIENCY_WINDOW)
     unlabelled = (labels == IGNORE).all(dim=(2, 3), keepdim=True)
-    foreground = (labels != 0) & (labels != IGNORE)
+    foreground = (labels > 0) & (labels != IGNORE)
     return torch.where(unlabelled, contrast > SALIENCY_THRESHOLD, foreground & (contrast > LABELLED_THRESHOLD))
 
 
@@ -195,7 +195,7 @@ def selected_intensity_loss(fused: Tensor, luminance: Tensor, infrared: Tensor, 
         salient: (B, 1, H, W) bool, as from `saliency_mask`.
     """
     from_infrared = salient | (local_variance(infrared) > local_variance(luminance))
-    to_infrared, to_visible = (_box_mean((fused - source).square(), WINDOW) for source in (infrared, luminance))
+    to_infrared, to_visible = (box_mean((fused - source).square(), WINDOW) for source in (infrared, luminance))
     return torch.where(from_infrared, to_infrared, to_visible).mean()
 
 
@@ -204,11 +204,3 @@ def _gradient_length(image: Tensor, noise: float) -> Tensor:
     responses = sobel(F.pad(image, (1, 1, 1, 1), mode="replicate")[:, 0])
     horizontal, vertical = (F.relu(response.abs() - noise) for response in responses)
     return torch.hypot(horizontal, vertical)[:, None]
-
-
-def _box_mean(image: Tensor, window: int) -> Tensor:
-    """Mean over the part of a window (odd) that lies within the image: (B, 1, H, W) -> (B, 1, H, W)."""
-    # One axis after the other: the same mean at a fraction of the work.
-    half = window // 2
-    rows = F.avg_pool2d(image, (1, window), stride=1, padding=(0, half), count_include_pad=False)
-    return F.avg_pool2d(rows, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)

@@ -17,17 +17,25 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = N
 
     Args:
         logits: (B, K, H, W).
-        labels: (B, H, W) int64, class ids or 255 = ignore.
+        labels: (B, H, W) int64, class ids, 255 = ignore, or sets of classes from `tectum.data.transforms.any_of`. Of a
+            pixel that may be of any class of a set, the loss is that of the sum of their probabilities, and the weight
+            the smallest of theirs.
         weights: (K,) class weights, or None for 1 each.
 
     Returns:
         (sum of losses, sum of weights), scalars.
     """
-    total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
-    labelled = labels != IGNORE
-    if weights is None:
-        return total, labelled.sum().to(total.dtype)
-    return total, weights[labels[labelled]].sum()
+    certain = labels.where(labels >= 0, IGNORE)
+    total = F.cross_entropy(logits, certain, weights, ignore_index=IGNORE, reduction="sum")
+    labelled = certain != IGNORE
+    weight = labelled.sum().to(total.dtype) if weights is None else weights[certain[labelled]].sum()
+    for several in labels[labels < 0].unique():
+        members = [label for label in range(logits.shape[1]) if -int(several) >> label & 1]
+        scores = logits.movedim(1, -1)[labels == several]
+        smallest = logits.new_ones(()) if weights is None else weights[members].min()
+        total = total + smallest * (scores.logsumexp(dim=1) - scores[:, members].logsumexp(dim=1)).sum()
+        weight = weight + smallest * len(scores)
+    return total, weight
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -56,6 +64,7 @@ def ohem_sum(
     Returns:
         (sum of the kept losses, sum of their weights), scalars, as `cross_entropy_sum`; (0, 0) without labels.
     """
+    labels = labels.where(labels >= 0, IGNORE)
     labelled = labels != IGNORE
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")[labelled]
     classes = labels[labelled]
@@ -76,7 +85,7 @@ def lovasz_softmax_sum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: (B, K, H, W).
-        labels: (B, H, W) int64, class ids or 255 = ignore.
+        labels: (B, H, W) int64, class ids or 255 = ignore; sets of classes are ignored too.
 
     Returns:
         (sum over the images of their losses, each in [0, 1], number of images with a labelled pixel), scalars.
@@ -84,7 +93,7 @@ def lovasz_softmax_sum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     total = logits[:0].sum()  # 0 that hangs on the graph
     images = 0
     for scores, truth in zip(logits, labels, strict=True):
-        labelled = truth != IGNORE
+        labelled = (truth >= 0) & (truth != IGNORE)
         truth = truth[labelled]
         present = truth.unique()
         if len(present) == 0:

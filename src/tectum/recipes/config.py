@@ -19,6 +19,9 @@ class Source(Section):
         root: folder of the dataset.
         split: "train" for example; None where the layout has none.
         labels: False leaves the labels of these pairs unused; a pair without labels trains fusion alone.
+        labelled_only: leave out the pairs that have no label map.
+        looked_for: ids of the only classes that the label maps look for: where they are 0, the pixel may be of any
+            other class. None: of all classes.
         repeat: how often each pair occurs in an epoch.
     """
 
@@ -26,6 +29,8 @@ class Source(Section):
     root: Path
     split: str | None = None
     labels: bool = True
+    labelled_only: bool = False
+    looked_for: tuple[int, ...] | None = None
     repeat: int = Field(1, ge=1)
 
 
@@ -36,8 +41,9 @@ class DataConfig(Section):
         classes_of: dataset whose class list the network learns.
         train: sources of training pairs.
         validation: sources of validation pairs; never the split that results are reported on.
-        holdout: share of the labelled training pairs, chosen by a hash of their names, that is kept out of training and
-            validated on, for datasets that have no validation split.
+        holdout: share of the training pairs with a label map, chosen by a hash of their names, that is kept out of
+            training and validated on, for datasets that have no validation split. Of a source with `labels: false` or
+            `looked_for`, only the pictures are validated.
         workers: loader processes.
     """
 

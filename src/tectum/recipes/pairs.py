@@ -18,14 +18,14 @@ from tectum.recipes.config import DataConfig, RunConfig, Source
 def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths], list[PairPaths]]:
     """(training pairs with repeats, validation pairs), built without reading pixels."""
     training: list[PairPaths] = []
-    validation = [pair for source in data.validation for pair in _source_table(source)]
+    validation = [_as_used(pair, source) for source in data.validation for pair in _source_table(source)]
     for source in data.train:
         for pair in _source_table(source):
-            held_out = pair.label is not None and _hash_fraction(pair.name) < data.holdout
-            if held_out:
-                validation.append(pair)
+            if pair.label is not None and _hash_fraction(pair.name) < data.holdout:
+                complete = source.labels and source.looked_for is None
+                validation.append(pair if complete else replace(pair, label=None))
             else:
-                training += [pair] * source.repeat
+                training += [_as_used(pair, source)] * source.repeat
     if len(training) < config.batch:
         raise ConfigError(f"there are {len(training)} training pairs, fewer than run.batch={config.batch}: add data")
     return training, validation
@@ -33,9 +33,12 @@ def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths
 
 def _source_table(source: Source) -> list[PairPaths]:
     table = pair_table(source.root, source.dataset, source.split)
-    if source.labels:
-        return table
-    return [replace(pair, label=None) for pair in table]
+    return [pair for pair in table if pair.label is not None] if source.labelled_only else table
+
+
+def _as_used(pair: PairPaths, source: Source) -> PairPaths:
+    """A pair with no more of its labels than training sees."""
+    return replace(pair, looked_for=source.looked_for) if source.labels else replace(pair, label=None)
 
 
 def _hash_fraction(name: str) -> float:

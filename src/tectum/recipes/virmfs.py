@@ -32,6 +32,7 @@ from tectum.losses.fusion import (
     intensity_loss,
     saliency_mask,
 )
+from tectum.losses.picture import PictureLoss
 from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
 from tectum.models.backbones.mit_weights import load_backbone
 from tectum.models.base import Role, luminance
@@ -71,6 +72,7 @@ class LossConfig(Section):
         target: of the intensity term: "maximum", the brighter source (ViR-MFS), or "detailed", `detailed_target`.
         direction: of the gradient term: "joint", |∇| as the sum of the responses to both Sobel kernels (ViR-MFS), or
             "separate", `directional_gradient_loss` (MAFS).
+        picture: further terms, for a network with `band_fusion`; None for none.
     """
 
     gradient: float = Field(50.0, ge=0)
@@ -80,6 +82,7 @@ class LossConfig(Section):
     segmentation: float = Field(1.0, ge=0)
     lovasz: float = Field(0.0, ge=0)
     class_weights: list[float] | None = None
+    picture: PictureLoss | None = None
 
 
 class MetaConfig(Section):
@@ -127,6 +130,14 @@ class VirmfsConfig(Section):
             raise ValueError("meta steps train whole branches: set meta.enabled=false, or leave model.frozen empty")
         return self
 
+    @model_validator(mode="after")
+    def _picture_loss_needs_weights_of_bands(self) -> "VirmfsConfig":
+        if self.loss.picture is not None and not self.model.arguments.get("band_fusion"):
+            raise ValueError(
+                "loss.picture is about wavelet bands: set model.arguments.band_fusion, or loss.picture=null"
+            )
+        return self
+
 
 def meta_branch(config: MetaConfig, epoch: int) -> Branch | None:
     """The branch that gets meta steps in `epoch` (from 0), or None."""
@@ -142,8 +153,8 @@ def meta_branch(config: MetaConfig, epoch: int) -> Branch | None:
     return "fusion" if turn % 2 == 0 else "segmentation"
 
 
-def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, Tensor]:
-    """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""
+def fusion_loss(fused: Tensor, weights: Tensor, batch: Sample, config: LossConfig) -> dict[str, Tensor]:
+    """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ..., ...}, from the result of `fuse_image`."""
     light = luminance(batch.visible)
     gradient = gradient_loss if config.direction == "joint" else directional_gradient_loss
     if config.target == "maximum":
@@ -151,10 +162,14 @@ def fusion_loss(fused: Tensor, batch: Sample, config: LossConfig) -> dict[str, T
     else:
         salient = saliency_mask(batch.infrared, batch.labels)
         intensity = detailed_intensity_loss(fused, light, batch.infrared, salient)
-    return {
+    terms = {
         "gradient": config.gradient * gradient(fused, light, batch.infrared),
         "intensity": config.intensity * intensity,
     }
+    if config.picture is not None:
+        clean = (luminance(batch.clean[:, :3]), batch.clean[:, 3:])
+        terms |= config.picture(fused, weights, (light, batch.infrared), clean, batch.labels)
+    return terms
 
 
 class FusionBranch(nn.Module):
@@ -167,9 +182,8 @@ class FusionBranch(nn.Module):
         self.model, self.config = model, config
 
     def forward(self, encoded: list[tuple[Tensor, Tensor]], batch: Sample) -> Tensor:
-        fused, _ = self.model.fuse_image(self.model.fuse_features(encoded), batch.visible, batch.infrared)
-        terms = fusion_loss(fused, batch, self.config)
-        return terms["gradient"] + terms["intensity"]
+        fused, weights = self.model.fuse_image(self.model.fuse_features(encoded), batch.visible, batch.infrared)
+        return torch.stack(list(fusion_loss(fused, weights, batch, self.config).values())).sum()
 
 
 class SegmentationBranch(nn.Module):
@@ -235,7 +249,7 @@ class Objective:
         with autocast(self.precision, self.accelerator):
             output = model(batch.visible, batch.infrared)
         logits, labels = output.logits.float(), batch.labels
-        terms = fusion_loss(output.fused.float(), batch, self.loss)
+        terms = fusion_loss(output.fused.float(), output.aux["weights"].float(), batch, self.loss)
         terms["segmentation"] = self.loss.segmentation * mean_over_processes(
             *cross_entropy_sum(logits, labels, self.class_weights), self.accelerator
         )

