@@ -62,7 +62,7 @@ class Published(nn.Module):
 def rendered_batch(batch: int, side: int) -> Sample:
     """Rendered scenes of side x side pixels."""
     pairs = [render_scene(seed, (side, side)) for seed in range(batch)]
-    return Sample(
+    return Sample.of_clean(
         torch.stack([torch.from_numpy(pair.visible).permute(2, 0, 1) for pair in pairs]).contiguous(),
         torch.stack([torch.from_numpy(pair.infrared)[None] for pair in pairs]),
         torch.stack([torch.from_numpy(pair.label).long() for pair in pairs]),
@@ -75,9 +75,9 @@ def gradients(model: nn.Module, batch: Sample, config: VirmfsConfig, dtype: torc
     for module in model.modules():
         if isinstance(module, nn.Dropout2d | StochasticDepth):
             module.p = 0.0
-    batch = Sample(batch.visible.to(dtype), batch.infrared.to(dtype), batch.labels)
+    batch = Sample.of_clean(batch.visible.to(dtype), batch.infrared.to(dtype), batch.labels)
     output = model(batch.visible, batch.infrared)
-    terms = fusion_loss(output.fused, batch, config.loss)
+    terms = fusion_loss(output.fused, output.aux["weights"], batch, config.loss)
     weights = torch.tensor(config.loss.class_weights, dtype=dtype)
     loss = sum(terms.values()) + config.loss.segmentation * cross_entropy(output.logits, batch.labels, weights)
     return [gradient.double() for gradient in torch.autograd.grad(loss, list(model.parameters()))]

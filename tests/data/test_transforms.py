@@ -5,6 +5,7 @@ import torch
 
 from tectum.data.pair import PairPaths
 from tectum.data.transforms import Augmentation, PairDataset, Sample, StepSampler
+from tectum.data.weather import Weather
 from tectum.scenes import write_scenes
 
 
@@ -12,7 +13,7 @@ def sample(height=40, width=56):
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     visible = torch.stack((rows / height, columns / width, torch.zeros(height, width)))
     labels = (columns // 8).to(torch.int64)
-    return Sample(visible, (columns / width)[None], labels)
+    return Sample.of_clean(visible, (columns / width)[None], labels)
 
 
 def test_none_leaves_the_pair_as_it_is():
@@ -52,7 +53,7 @@ def test_foreground_crops_hold_a_labelled_pixel():
     labels = torch.zeros(200, 200, dtype=torch.int64)
     labels[5, 190] = 7
     labels[100:, :] = 255
-    pair = Sample(torch.rand(3, 200, 200), torch.rand(1, 200, 200), labels)
+    pair = Sample.of_clean(torch.rand(3, 200, 200), torch.rand(1, 200, 200), labels)
     torch.manual_seed(0)
     assert all((Augmentation(crop=32, foreground=1.0)(pair).labels == 7).any() for _ in range(20))
     assert sum(bool((Augmentation(crop=32)(pair).labels == 7).any()) for _ in range(20)) < 10
@@ -60,7 +61,7 @@ def test_foreground_crops_hold_a_labelled_pixel():
 
 def test_modalities_change_brightness_apart_and_stay_in_range():
     torch.manual_seed(0)
-    pair = Sample(torch.full((3, 8, 8), 0.5), torch.full((1, 8, 8), 0.5), torch.zeros(8, 8, dtype=torch.int64))
+    pair = Sample.of_clean(torch.full((3, 8, 8), 0.5), torch.full((1, 8, 8), 0.5), torch.zeros(8, 8, dtype=torch.int64))
     out = Augmentation(brightness=0.5, gamma=0.5, noise=0.1)(pair)
     assert abs(out.visible.mean() - out.infrared.mean()) > 0.01
     assert min(x.min() for x in out[:2]) >= 0
@@ -70,7 +71,7 @@ def test_modalities_change_brightness_apart_and_stay_in_range():
 def test_blur_spreads_a_point_but_not_the_labels():
     point = torch.zeros(1, 33, 33)
     point[0, 16, 16] = 1
-    pair = Sample(point.expand(3, 33, 33).clone(), point, torch.randint(9, (33, 33)))
+    pair = Sample.of_clean(point.expand(3, 33, 33).clone(), point, torch.randint(9, (33, 33)))
     torch.manual_seed(0)
     spread = []
     for _ in range(50):
@@ -84,13 +85,30 @@ def test_blur_spreads_a_point_but_not_the_labels():
     assert min(spread) < 0.4
 
 
-def test_dropout_blackens_either_modality_but_never_both():
+def test_dropout_greys_either_modality_but_never_both():
     torch.manual_seed(0)
-    lit = [tuple(bool(image.any()) for image in Augmentation(dropout=0.5)(sample())[:2]) for _ in range(200)]
-    assert set(lit) == {(True, True), (False, True), (True, False)}
-    assert 70 < lit.count((True, True)) < 130
-    assert lit.count((False, True)) > 30
-    assert lit.count((True, False)) > 30
+    found = [Augmentation(dropout=0.5)(sample()) for _ in range(300)]
+    varied = [tuple(bool(image.std() > 0) for image in one[:2]) for one in found]
+    assert set(varied) == {(True, True), (False, True), (True, False)}
+    assert 120 < varied.count((True, True)) < 180
+    assert varied.count((False, True)) > 30
+    assert varied.count((True, False)) > 30
+    greys = [one.infrared[0, 0, 0].item() for one, (_, seen) in zip(found, varied, strict=True) if not seen]
+    assert min(greys) == 0
+    assert max(greys) == 1
+    assert sum(0 < grey < 1 for grey in greys) > 5
+    for one in found:
+        assert torch.equal(one.clean, sample().clean)
+
+
+def test_weather_leaves_the_clean_pair_and_the_labels():
+    torch.manual_seed(0)
+    pair = sample(64, 64)
+    out = Augmentation(weather=Weather(fog=1, inversion=1))(pair)
+    torch.testing.assert_close(out.infrared, 1 - pair.infrared)
+    assert out.visible.std() < 0.7 * pair.visible.std()
+    assert torch.equal(out.clean, pair.clean)
+    assert torch.equal(out.labels, pair.labels)
 
 
 def test_flip_and_turn_together_reach_all_eight_orientations():
@@ -100,7 +118,7 @@ def test_flip_and_turn_together_reach_all_eight_orientations():
     mirrored = [tuple(torch.rot90(corners.T, quarters).flatten().tolist()) for quarters in range(4)]
     augmentation = Augmentation(crop=2, flip=2 / 3, turn=3 / 4)
     images = corners / 4.0
-    pair = Sample(images.expand(3, 2, 2).clone(), images[None].clone(), corners)
+    pair = Sample.of_clean(images.expand(3, 2, 2).clone(), images[None].clone(), corners)
     torch.manual_seed(0)
     count = 3000
     found = Counter()

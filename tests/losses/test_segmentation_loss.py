@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tectum.data.transforms import any_of
 from tectum.losses.segmentation import (
     binary_target,
     boundary_target,
@@ -38,6 +39,31 @@ def test_equals_torch_where_there_are_labels():
     torch.testing.assert_close(
         cross_entropy(logits, labels, weights), F.cross_entropy(logits, labels, weights, ignore_index=255)
     )
+
+
+def test_of_several_classes_their_probabilities_are_summed():
+    logits, _ = batch()
+    labels = torch.full((2, 12, 12), 255)
+    labels[:, 2:6] = any_of({0, 3})
+    labels[:, 6:] = 1
+    probabilities = logits.softmax(dim=1)
+    several = -(probabilities[:, 0] + probabilities[:, 3])[:, 2:6].log()
+    one = -probabilities[:, 1, 6:].log()
+    torch.testing.assert_close(cross_entropy(logits, labels), torch.cat((several, one), dim=1).mean())
+    weights = torch.tensor([2.0, 4.0, 1.0, 3.0])
+    expected = (2 * several.sum() + 4 * one.sum()) / (2 * several.numel() + 4 * one.numel())
+    torch.testing.assert_close(cross_entropy(logits, labels, weights), expected)
+    # Nothing is said of how the set's probability is shared out among its classes.
+    shared = logits.clone()
+    shared[:, [0, 3]] = logits[:, [3, 0]]
+    torch.testing.assert_close(cross_entropy(shared, labels), cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize("loss", [ohem_sum, lovasz_softmax_sum])
+def test_losses_that_need_one_class_ignore_sets(loss):
+    logits, labels = batch()
+    ignored = labels.masked_fill(labels == 2, 255)
+    torch.testing.assert_close(loss(logits, labels.masked_fill(labels == 2, any_of({0, 2}))), loss(logits, ignored))
 
 
 def test_no_labels_cost_nothing_and_give_a_zero_gradient():

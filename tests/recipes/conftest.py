@@ -33,7 +33,7 @@ def random_batch():
         generator = torch.Generator().manual_seed(0)
         labels = torch.randint(0, classes, (size, side, side), generator=generator)
         labels[:, :4] = 255
-        return Sample(
+        return Sample.of_clean(
             torch.rand(size, 3, side, side, generator=generator),
             torch.rand(size, 1, side, side, generator=generator),
             labels,

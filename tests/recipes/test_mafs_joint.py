@@ -373,7 +373,7 @@ config = MafsJointConfig.model_validate({
     "optimiser": {"lr": 1}, "run": {"epochs": 1, "batch": 4},
 })
 generator = torch.Generator().manual_seed(1)
-batch = Sample(
+batch = Sample.of_clean(
     torch.rand(4, 3, 32, 64, generator=generator).double(), torch.rand(4, 1, 32, 64, generator=generator).double(),
     torch.randint(0, 9, (4, 32, 64), generator=generator),
 )

@@ -1,7 +1,9 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,7 +115,7 @@ def test_meta_gradient_is_the_second_order_one():
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((6, 2), (6,)))
     branch, inner_lr = Quadratic(), 0.1
-    gradients = meta_gradients(branch, Sample(x, y, torch.zeros(6)), inner_lr)
+    gradients = meta_gradients(branch, Sample(x, y, torch.zeros(6), torch.zeros(6)), inner_lr)
     assert list(gradients) == ["model.weight"]
     theta, hessian = branch.model.weight.detach(), x[:3].T @ x[:3]
     adapted = theta - inner_lr * (x[:3].T @ (x[:3] @ theta - y[:3]))
@@ -230,7 +232,7 @@ accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)
 model = tectum.create_model("virmfs_b0", drop_path=0.0).eval()
 generator = torch.Generator().manual_seed(1)
-batch = Sample(
+batch = Sample.of_clean(
     torch.rand(4, 3, 32, 32, generator=generator), torch.rand(4, 1, 32, 32, generator=generator),
     torch.randint(0, 9, (4, 32, 32), generator=generator),
 )
@@ -276,7 +278,7 @@ def test_the_config_names_the_fusion_terms(options, gradient, intensity, random_
     batch = random_batch()
     fused = torch.rand(batch.infrared.shape, generator=torch.Generator().manual_seed(1))
     images = fused, luminance(batch.visible), batch.infrared
-    terms = fusion_loss(fused, batch, LossConfig(gradient=3, intensity=2, **options))
+    terms = fusion_loss(fused, torch.empty(0), batch, LossConfig(gradient=3, intensity=2, **options))
     torch.testing.assert_close(terms["gradient"], 3 * gradient(*images))
     salient = saliency_mask(batch.infrared, batch.labels)
     torch.testing.assert_close(terms["intensity"], 2 * intensity(*images, salient=salient))
@@ -339,7 +341,34 @@ def test_holdout_pairs_are_not_trained_on(scenes):
     assert validation
     assert not {pair.visible for pair in training} & {pair.visible for pair in validation}
     unlabelled = small_config(scenes, "data.holdout=0.5", "data.validation=[]", "data.train.0.labels=false")
-    assert len(training_tables(unlabelled.data, unlabelled.run)[0]) == 6
+    assert [[pair.name for pair in table] for table in training_tables(unlabelled.data, unlabelled.run)] == [
+        [pair.name for pair in table] for table in (training, validation)
+    ]
+    assert all(pair.label is None for table in training_tables(unlabelled.data, unlabelled.run) for pair in table)
+
+
+def test_labels_that_look_for_some_classes_train_them_alone(scenes):
+    from tectum.data.transforms import PairDataset, any_of
+    from tectum.recipes.pairs import training_tables
+
+    config = small_config(scenes, "data.train.0.looked_for=[1,2]", "data.holdout=0.5", "data.validation=[]")
+    training, validation = training_tables(config.data, config.run)
+    assert all(pair.label is None for pair in validation)  # a score against such labels would be wrong
+    complete = [replace(pair, looked_for=None) for pair in training]
+    found, whole = (PairDataset(table, 9, config.data.augmentation)[0, 5].labels for table in (training, complete))
+    others = any_of({0, 3, 4, 5, 6, 7, 8})
+    assert (whole == 0).any()
+    assert torch.equal(found, whole.where(whole != 0, others))
+
+
+def test_pairs_without_a_label_map_can_be_left_out(scenes, tmp_path):
+    from tectum.recipes.pairs import training_tables
+
+    shutil.copytree(scenes, tmp_path / "scenes")
+    next((tmp_path / "scenes" / "train" / "Segmentation_labels").iterdir()).unlink()
+    for labelled_only, count in ((False, 6), (True, 5)):
+        config = small_config(tmp_path / "scenes", f"data.train.0.labelled_only={labelled_only}".lower())
+        assert len(training_tables(config.data, config.run)[0]) == count
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ class Sample(NamedTuple):
     labels: Tensor
     clean: Tensor
 
+    @classmethod
+    def of_clean(cls, visible: Tensor, infrared: Tensor, labels: Tensor) -> "Sample":
+        """A pair, or a batch, that nothing has been rendered on."""
+        return cls(visible, infrared, labels, torch.cat((visible, infrared), dim=-3))
+
 
 class Augmentation(Section):
     """What happens to a training pair, in this order.
@@ -185,7 +190,7 @@ class PairDataset(Dataset[Sample]):
         infrared = torch.from_numpy(pair.infrared)[None]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sample = self.augmentation(Sample(visible, infrared, labels, torch.cat((visible, infrared))))
+            sample = self.augmentation(Sample.of_clean(visible, infrared, labels))
         if pair_paths.looked_for is not None:
             others = any_of(set(range(self.classes)) - set(pair_paths.looked_for))
             sample = sample._replace(labels=sample.labels.masked_fill(sample.labels == 0, others))
