@@ -102,7 +102,7 @@ def test_edges_and_differences_follow_the_metrics():
         ours = [loss(picture, visible, infrared).item() for picture in pictures]
         theirs = [metric(picture, visible, infrared, data_range=1.0).item() for picture in pictures]
         if loss is difference_loss:
-            assert [2 - value for value in ours] == pytest.approx(theirs, abs=0.01)
+            assert [2 - value for value in ours] == pytest.approx(theirs, abs=0.02)
         else:
             # Qabf counts two orientations apart that meet at its arctangent's end; on noise that is often.
             assert sorted(range(4), key=ours.__getitem__) == sorted(range(4), key=theirs.__getitem__)[::-1]
