@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from tectum.arrays import Float
+from tectum.arrays import Float, luma
 from tectum.data.datasets import Problem
 from tectum.data.pair import Pair, PairPaths, read_pair
 from tectum.errors import InputError
 from tectum.metrics.conventions import score
-from tectum.metrics.segmentation import BoxAgreement, SegmentationScores, read_boxes
+from tectum.metrics.objects import ContrastScores, ObjectContrast, object_contrasts, objects_in_boxes, objects_of_class
+from tectum.metrics.segmentation import Box, BoxAgreement, SegmentationScores, read_boxes
 from tectum.predict import Prediction, Predictor
 
 Metrics = Iterable[str] | Literal["all"] | None
@@ -34,6 +35,7 @@ class Evaluation:
         images: values of the fusion metrics of each image, by name, in the order of the pairs.
         segmentation: the confusion matrix over all images that have labels, and what follows from it.
         boxes: agreement with the human boxes of those images that have a file of them.
+        contrast: whether objects stand out in the fused images as they do in the sources.
         labelled: number of images with labels.
         problems: pairs that could not be scored; they count in nothing else.
     """
@@ -41,6 +43,7 @@ class Evaluation:
     segmentation: SegmentationScores
     images: dict[str, dict[str, float]] = field(default_factory=dict)
     boxes: BoxAgreement = field(default_factory=BoxAgreement)
+    contrast: ContrastScores = field(default_factory=ContrastScores)
     labelled: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -58,6 +61,7 @@ def evaluate(
     metrics: Metrics = None,
     convention: str = "tectum",
     boxes: bool = False,
+    objects: str = "person",
     batch: int = 1,
     read: Callable[[PairPaths], Pair] | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -72,6 +76,8 @@ def evaluate(
         metrics: keys of `tectum.metrics.METRICS`, or "all"; by default the convention's usual ones.
         convention: whose definitions, a key of `tectum.metrics.CONVENTIONS`.
         boxes: also compare the labels with box files, whose ids are those of MSRS.
+        objects: name of the class whose contrast is looked at, in label maps, or with `boxes` where there is only a box
+            file; none is where the predictor has no class of that name.
         batch: pairs of one size that go through the network together.
         read: how a pair is read; by default labels are checked against the predictor's classes.
         advance: called once for each pair that is done with.
@@ -87,6 +93,7 @@ def evaluate(
         0.53
     """
     found = Evaluation(SegmentationScores(predictor.classes, ignore=255))  # what is ignored was read as 255
+    looked_at = predictor.class_names.index(objects) if objects in predictor.class_names else None
     qualified = len({paths.split for paths in pairs}) > 1  # names may repeat between splits
     for item in scored(predictor, pairs, metrics=metrics, convention=convention, batch=batch, read=read):
         if isinstance(item, Problem):
@@ -105,8 +112,22 @@ def evaluate(
                     found.segmentation.update(labels, torch.from_numpy(label))
                 if drawn is not None:
                     found.boxes.update(labels[None], [drawn])
+                if looked_at is not None:
+                    found.contrast.update(_contrasts(item.prediction, drawn or [], looked_at))
         advance()
     return found
+
+
+def _contrasts(prediction: Prediction, boxes: Sequence[Box], label: int) -> list[ObjectContrast]:
+    pair = prediction.pair
+    if pair.label is not None:
+        objects = objects_of_class(pair.label, label)
+    else:
+        objects = objects_in_boxes(boxes, label, pair.infrared.shape)
+    if not objects:
+        return []
+    fused, visible, _ = (luma(*image) if len(image) == 3 else image[0] for image in prediction.compared())
+    return object_contrasts(fused, visible, pair.infrared, objects)
 
 
 def scored(

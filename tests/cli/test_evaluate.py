@@ -127,7 +127,7 @@ def test_without_labels_the_fusion_alone_is_scored(msrs, weights, run_tectum):
     assert result.exit_code == 0, result.output
     assert "segmentation" not in report
     assert report["data"]["labelled"] == 0
-    assert report["fusion"]["mean"].keys() == {"en", "sd", "sf", "ag", "mi", "vif", "qabf", "scd"}
+    assert report["fusion"]["mean"].keys() == {"en", "sd", "sf", "ag", "mi", "vif", "qabf", "scd", "seam"}
 
 
 def test_pairs_that_cannot_be_scored_are_left_out_and_listed(msrs, weights, run_tectum):

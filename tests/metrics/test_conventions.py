@@ -60,7 +60,7 @@ def test_every_definition_is_of_a_known_metric() -> None:
         assert set(convention.default) <= set(convention.metrics)
     assert set(CONVENTIONS["tectum"].metrics) == set(METRICS)
     assert all(metric.key == key == key.lower() for key, metric in METRICS.items())
-    assert sum(not metric.higher_is_better for metric in METRICS.values()) == 5
+    assert sum(not metric.higher_is_better for metric in METRICS.values()) == 6
     assert all(getattr(metric.definition.compute, "__name__", "") == f"{key}_of" for key, metric in METRICS.items())
 
 

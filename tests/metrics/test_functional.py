@@ -30,6 +30,7 @@ TWO_SOURCES = {
     "vif": functional.visual_information_fidelity,
     "qabf": functional.qabf,
     "scd": functional.scd,
+    "seam": functional.seam,
 }
 
 

@@ -128,6 +128,15 @@ def _sections(found: "Evaluation", classes: Sequence[str], info: DatasetInfo) ->
             ],
             "confusion_matrix": found.segmentation.matrix.tolist(),
         }
+    if found.contrast.counts[0]:
+        contrast = found.contrast.compute()
+        sections["objects"] = {
+            "convention": "persons that differ by 15 grey levels or more from their surroundings in a source; kept: "
+            "those with 0.7 of that in the fused image, hidden: those with less than 10 grey levels",
+            "objects": int(contrast["objects"]),
+            "kept": float(contrast["kept"]),
+            "hidden": float(contrast["hidden"]),
+        }
     counts = found.boxes.counts.tolist()
     if any(number for number, *_ in counts):
         values = found.boxes.compute()
@@ -170,14 +179,23 @@ def _show(report: dict[str, Any], console: Console) -> None:
     for name, fact in facts.items():
         console.print(f"[bold]{name:8}[/]{escape(fact)}", soft_wrap=True)
     if "fusion" in report:
+        from tectum.metrics import METRICS
+
         mean = report["fusion"]["mean"]
         table = Table(title="Fusion", title_justify="left")
         for key in mean:
-            table.add_column(key.upper() if key != "qabf" else "Qabf", justify="right")
+            table.add_column(METRICS[key].symbol, justify="right")
         table.add_row(*(f"{value:.4f}" for value in mean.values()))
         _show_table(table, report["fusion"]["convention"], console)
     if "segmentation" in report:
         _show_segmentation(report["segmentation"], console)
+    if "objects" in report:
+        objects = report["objects"]
+        table = Table(title="Contrast of persons", title_justify="left")
+        for column in ("persons", "kept %", "hidden %"):
+            table.add_column(column, justify="right")
+        table.add_row(str(objects["objects"]), _percent(objects["kept"]), _percent(objects["hidden"]))
+        _show_table(table, objects["convention"], console)
     if "boxes" in report:
         boxes = report["boxes"]
         table = Table(title="Agreement with boxes", title_justify="left")

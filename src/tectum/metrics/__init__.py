@@ -23,6 +23,7 @@ from tectum.metrics.functional import (
     qy,
     rmse,
     scd,
+    seam,
     spatial_frequency,
     ssim,
     standard_deviation,
@@ -31,6 +32,13 @@ from tectum.metrics.functional import (
 )
 from tectum.metrics.functional.keys import METRICS, Definition, Metric
 from tectum.metrics.fusion import FusionScores
+from tectum.metrics.objects import (
+    ContrastScores,
+    ObjectContrast,
+    object_contrasts,
+    objects_in_boxes,
+    objects_of_class,
+)
 from tectum.metrics.segmentation import (
     BoundaryScores,
     Box,
@@ -51,10 +59,12 @@ __all__ = [
     "BoundaryScores",
     "Box",
     "BoxAgreement",
+    "ContrastScores",
     "Convention",
     "Definition",
     "FusionScores",
     "Metric",
+    "ObjectContrast",
     "SegmentationScores",
     "average_gradient",
     "boundary_f_score",
@@ -73,6 +83,9 @@ __all__ = [
     "mutual_information",
     "nabf",
     "normalized_mutual_information",
+    "object_contrasts",
+    "objects_in_boxes",
+    "objects_of_class",
     "psnr",
     "qabf",
     "qcb",
@@ -83,6 +96,7 @@ __all__ = [
     "rmse",
     "scd",
     "score",
+    "seam",
     "segmentation_scores",
     "spatial_frequency",
     "ssim",

@@ -11,7 +11,7 @@ from tectum.metrics.conventions import get_convention, score, select_metrics
 
 
 class FusionScores(Metric):
-    """Means of fusion metrics over all images seen: by default the eight of `tectum.metrics.fusion_scores`.
+    """Means of fusion metrics over all images seen: by default the nine of `tectum.metrics.fusion_scores`.
 
     Every image counts alike, whatever its size and batch. Sums are kept in float64 and added up over processes, so the
     result does not depend on how the images were batched or distributed. Whether higher or lower is better,
@@ -23,7 +23,7 @@ class FusionScores(Metric):
         >>> visible, infrared = torch.rand(2, 2, 1, 48, 64)
         >>> scores.update(torch.maximum(visible, infrared), visible, infrared)
         >>> list(scores.compute())
-        ['en', 'sd', 'sf', 'ag', 'mi', 'vif', 'qabf', 'scd']
+        ['en', 'sd', 'sf', 'ag', 'mi', 'vif', 'qabf', 'scd', 'seam']
 
     Args:
         metrics: keys of `tectum.metrics.METRICS`, or "all" that the convention defines; its default if not given.

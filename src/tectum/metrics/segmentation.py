@@ -339,7 +339,7 @@ def _parse_box(line: str, where: str, classes: Mapping[int, int]) -> Box:
     return Box(classes[label], x, y, width, height)
 
 
-def _covered_pixels(centre: float, extent: float, size: int) -> slice:
+def covered_pixels(centre: float, extent: float, size: int) -> slice:
     """The pixels of one axis whose centres a box covers; at least the one in which the box's own centre lies."""
     start = max(math.ceil((centre - extent / 2) * size - 0.5), 0)
     stop = min(math.ceil((centre + extent / 2) * size - 0.5), size)
@@ -382,7 +382,7 @@ def box_counts(labels: Tensor, boxes: Iterable[Box], classes: Sequence[int]) -> 
         for box in boxes:
             if box.label != label:
                 continue
-            area = (_covered_pixels(box.y, box.height, height), _covered_pixels(box.x, box.width, width))
+            area = (covered_pixels(box.y, box.height, height), covered_pixels(box.x, box.width, width))
             inside[area] = True
             number += 1
             found += int(carried[area].sum()) >= _FOUND_SHARE * carried[area].numel()

@@ -80,3 +80,22 @@ def test_reflection_needs_two_pixels():
     for metric in (functional.labf, functional.nabf):
         with pytest.raises(InputError, match="2x2"):
             metric(row, row, row)
+
+
+def test_seam_is_its_definition_written_out(triple, tensors):
+    fused = np.where(np.indices(triple[0].shape)[1] < 40, triple[1], triple[2])  # cut from one source to the other
+    strengths = [np.hypot(*np.gradient(image.astype(float))) for image in (fused, *triple[1:])]
+    largest = np.maximum(*strengths[1:])
+    expected = np.maximum(strengths[0] - largest - 1, 0).sum() / largest.sum()
+    images = (torch.from_numpy(fused)[None, None], *tensors[1:])
+    assert expected > 0.005
+    assert functional.seam(*images).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_no_source_has_a_seam(tensors):
+    _, visible, infrared = tensors
+    for image in (visible, infrared, visible // 2, torch.full_like(visible, 9)):
+        assert functional.seam(image, visible, infrared).item() == 0
+    flat = torch.full_like(visible, 100)
+    assert functional.seam(flat, flat, flat).item() == 0
+    assert functional.seam(visible, flat, flat).item() > 100

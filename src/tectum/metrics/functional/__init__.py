@@ -1,7 +1,7 @@
 """Fusion metrics as pure functions on batches of grey images.
 
 Every function takes tensors of shape (B, 1, H, W), the luminance of the fused and the visible image and the infrared
-image, and returns one number per image, a float64 tensor of shape (B,). `fusion_scores` computes the eight of the
+image, and returns one number per image, a float64 tensor of shape (B,). `fusion_scores` computes the nine of the
 field's tables at once and shares what they have in common; `tectum.metrics.score` computes any selection, also as other
 evaluators define them, and takes colour images.
 
@@ -29,6 +29,7 @@ from tectum.metrics.functional.gradients import (
     labf,
     nabf,
     qabf,
+    seam,
     spatial_frequency,
 )
 from tectum.metrics.functional.information import (
@@ -76,6 +77,7 @@ __all__ = [
     "qy",
     "rmse",
     "scd",
+    "seam",
     "spatial_frequency",
     "ssim",
     "standard_deviation",

@@ -1,4 +1,4 @@
-"""Metrics from differences of neighbouring pixels: SF, AG, EI, Qabf, Labf and Nabf."""
+"""Metrics from differences of neighbouring pixels: SF, AG, EI, Qabf, Labf, Nabf and seam."""
 
 import math
 
@@ -174,6 +174,31 @@ def nabf(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float 
 
 def nabf_of(images: Images) -> Tensor:
     return images.once(_lost_and_new_edges)[1]
+
+
+def seam(fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None) -> Tensor:
+    """Gradient of the fused image that neither source has: cuts, rims and patches. Needs at least 2 × 2 pixels.
+
+        seam = Σ max(0, |∇F| − max(|∇V|, |∇R|) − 1) / Σ max(|∇V|, |∇R|),
+
+    on the scale of 0 to 255, with central differences inside and one-sided ones at the borders; one grey level is
+    rounding. 0 means no edge of its own; two flat sources have a denominator of 1. A choice between the sources has a
+    seam wherever it changes at a place at which they differ, which MI and Qabf do not see. Source: this project. Lower
+    is better.
+
+    >>> flat = torch.full((1, 1, 8, 8), 100, dtype=torch.uint8)
+    >>> ramp = (torch.arange(8) * 10).expand(1, 1, 8, 8).to(torch.uint8)
+    >>> seam(ramp, ramp, flat), seam(ramp * 2, ramp, flat)
+    (tensor([0.], dtype=torch.float64), tensor([0.9000], dtype=torch.float64))
+    """
+    return seam_of(grey_images(fused, visible, infrared, data_range, (2, "seam")))
+
+
+def seam_of(images: Images) -> Tensor:
+    strengths = [torch.hypot(*torch.gradient(image, dim=(1, 2))) for image in (images.fused, *images.sources)]
+    largest = torch.maximum(strengths[1], strengths[2])
+    beyond = (strengths[0] - largest - 1).clamp_(min=0)
+    return beyond.sum((1, 2), dtype=torch.float64) / largest.sum((1, 2), dtype=torch.float64).clamp(min=1)
 
 
 def _lost_and_new_edges(images: Images) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tectum.metrics.functional.features import fmi_dct_of, fmi_gradient_of, fmi_pixel_of, fmi_wavelet_of
-from tectum.metrics.functional.gradients import ag_of, ei_of, labf_of, nabf_of, qabf_of, sf_of
+from tectum.metrics.functional.gradients import ag_of, ei_of, labf_of, nabf_of, qabf_of, seam_of, sf_of
 from tectum.metrics.functional.images import ANY_SIZE, Images, grey_images
 from tectum.metrics.functional.information import ce_of, en_of, mi_of, nmi_of, qncie_of, sd_of
 from tectum.metrics.functional.perception import VIF_MINIMUM_SIZE, qcb_of, qcv_of, vif_of, viff_of
@@ -73,6 +73,8 @@ METRICS: dict[str, Metric] = {
                Definition(labf_of, smallest=2)),
         Metric("nabf", "Nabf", "edge information that is artefact", False, "Shreyamsha Kumar 2013",
                Definition(nabf_of, smallest=2)),
+        Metric("seam", "seam", "gradient that neither source has", False, "this project",
+               Definition(seam_of, smallest=2)),
         Metric("scd", "SCD", "sum of the correlations of differences", True, "Aslantas, Bendes 2015",
                Definition(scd_of, "", SUM)),
         Metric("cc", "CC", "correlation coefficient", True, "Deshmukh, Bhosale 2010", Definition(cc_of, "", MEAN)),
@@ -108,8 +110,9 @@ FUSION_METRICS: dict[str, str] = {
     "vif": "visual information fidelity, sum over the sources",
     "qabf": "edge transfer",
     "scd": "sum of the correlations of differences",
+    "seam": "gradient that neither source has",
 }
-"""Keys of `fusion_scores`, in the order of the field's tables, and what they stand for. Higher is better for each."""
+"""Keys of `fusion_scores`, in the order of the field's tables, and what they stand for; of seam, lower is better."""
 
 
 def smallest_size(definitions: Mapping[str, Definition]) -> tuple[int, str]:
@@ -127,7 +130,7 @@ def scores_of(images: Images, definitions: Mapping[str, Definition]) -> dict[str
 def fusion_scores(
     fused: Tensor, visible: Tensor, infrared: Tensor, *, data_range: float | None = None
 ) -> dict[str, Tensor]:
-    """The eight metrics of `FUSION_METRICS` at once, each as its own function gives it.
+    """The nine metrics of `FUSION_METRICS` at once, each as its own function gives it.
 
     `tectum.metrics.score` gives the same by default, and takes colour images too.
 
@@ -138,7 +141,7 @@ def fusion_scores(
         data_range: largest grey value; see the package.
 
     Returns:
-        The keys of `FUSION_METRICS` in their order, each (B,) float64. Higher is better for each.
+        The keys of `FUSION_METRICS` in their order, each (B,) float64.
 
     Raises:
         InputError: wrong or unequal shapes, wrong type, NaN, values that do not fit `data_range`, or images that are
@@ -148,7 +151,7 @@ def fusion_scores(
     >>> visible, infrared = (torch.arange(2304).view(1, 1, 48, 48) * step % 200 for step in (3, 7))
     >>> scores = fusion_scores(torch.maximum(visible, infrared), visible, infrared, data_range=255)
     >>> print(*(f"{key} {value.item():.4f}" for key, value in scores.items()))
-    en 7.0058 sd 48.3853 sf 75.2568 ag 27.2727 mi 14.0115 vif 0.2087 qabf 0.5309 scd 1.1947
+    en 7.0058 sd 48.3853 sf 75.2568 ag 27.2727 mi 14.0115 vif 0.2087 qabf 0.5309 scd 1.1947 seam 0.0000
     """
     definitions = {key: METRICS[key].definition for key in FUSION_METRICS}
     return scores_of(grey_images(fused, visible, infrared, data_range, smallest_size(definitions)), definitions)
