@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,12 +81,14 @@ class Pair:
         visible: (H, W, 3) float32 RGB in [0, 1].
         infrared: (H, W) float32 in [0, 1].
         label: (H, W) uint8 class ids with 255 = ignore, or None.
+        lost: the image that shows nothing of the scene, and so takes no part in the fused picture.
     """
 
     name: str
     visible: Float
     infrared: Float
     label: Bytes | None = None
+    lost: Literal["visible", "infrared"] | None = None
 
 
 def read_visible(source: ImageSource, *, packed: bool = False) -> Float:

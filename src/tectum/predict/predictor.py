@@ -31,8 +31,9 @@ from tectum.data.pair import (
 from tectum.engines.base import Engine
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.machine import free_memory
+from tectum.predict.blind import FrozenCameras, without_blind
 from tectum.predict.choice import create_engine
-from tectum.predict.colour import recolour, to_bytes
+from tectum.predict.colour import luminance, recolour, to_bytes
 from tectum.predict.tiling import (
     BAND_ROWS,
     SMALLEST_TILE,
@@ -218,8 +219,10 @@ class Predictor:
             WeightsError: the network gave NaN or infinity.
         """
         groups: dict[tuple[int, int], list[int]] = {}
-        for index, pair in enumerate(pairs):
+        for pair in pairs:
             _check(pair)
+        pairs = [without_blind(pair) for pair in pairs]
+        for index, pair in enumerate(pairs):
             height, width = (round_up(side, self.engine.stride) for side in pair.infrared.shape)
             groups.setdefault((height, width), []).append(index)
         results: dict[int, Result] = {}
@@ -246,6 +249,7 @@ class Predictor:
             harms no other one of its batch.
         """
         rows = iter(table)
+        frozen = FrozenCameras()
         readers = min(4, os.cpu_count() or 1)
         with ThreadPoolExecutor(readers, thread_name_prefix="tectum-read") as pool:
             # What is read and not yet used is bounded, since a pair may be a hundred megabytes.
@@ -257,24 +261,28 @@ class Predictor:
                         row, future = ahead.popleft()
                         group.append((row, future.result()))
                         ahead.extend((row, pool.submit(_read, read, row)) for row in islice(rows, 1))
-                    yield from self._predict_read(group)
+                    seen = [frozen(pair) if isinstance(pair, Pair) else pair for _, pair in group]
+                    yield from self._predict_read(group, seen)
             finally:
                 for _, future in ahead:
                     future.cancel()
 
-    def _predict_read(self, group: Sequence[tuple[PairPaths, Pair | Problem]]) -> Iterator[Prediction | Problem]:
-        """Results of what was read, in order; one by one if the batch as a whole fails."""
-        pairs = [pair for _, pair in group if isinstance(pair, Pair)]
+    def _predict_read(
+        self, group: Sequence[tuple[PairPaths, Pair | Problem]], seen: Sequence[Pair | Problem]
+    ) -> Iterator[Prediction | Problem]:
+        """Results of what was read, in order; one by one if the batch as a whole fails. `seen` is without ghosts."""
+        pairs = [pair for pair in seen if isinstance(pair, Pair)]
         try:
             results: Iterator[Result] | None = iter(self.batch(pairs))
         except (InputError, WeightsError):
             results = None
-        for row, pair in group:
+        for (row, pair), used in zip(group, seen, strict=True):
             if isinstance(pair, Problem):
                 yield pair
                 continue
+            assert isinstance(used, Pair)
             try:
-                result = next(results) if results else self.batch([pair])[0]
+                result = next(results) if results else self.batch([used])[0]
             except InputError as error:
                 yield Problem("bad input", row.name, str(error))
             except WeightsError as error:
@@ -340,6 +348,8 @@ class Predictor:
                 f"model '{self.name}' gave NaN or infinity for pair '{pair.name}': its weights are damaged or its "
                 "training diverged; use other weights"
             )
+        if pair.lost is not None:
+            fused = luminance(pair.visible[rows]) if pair.lost == "infrared" else pair.infrared[rows]
         np.clip(fused, 0, 1, out=result.luminance[rows])
         result.fused[rows] = to_bytes(recolour(pair.visible[rows], fused))
         result.labels[rows] = _highest(logits)
