@@ -42,7 +42,7 @@ KEPT = 0.85
 LEAST_CONTRAST = 0.05
 """Difference of an object from its surroundings, of a range of 1, below which there is nothing to keep."""
 
-OBJECT_WINDOWS = (11, 25)
+OBJECT_WINDOWS = (11, 25, 49)
 """Sides of the boxes over which an object and its surroundings are compared, in pixels of 1/4 of the size."""
 
 TOLERANCE = 0.5 / 255
