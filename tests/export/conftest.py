@@ -10,7 +10,7 @@ from tectum.engines.open import open_export
 def network():
     """Random weights that say of themselves what a file format might trip over."""
     torch.manual_seed(0)
-    model = create_model("virmfs_b0", classes=4).eval()
+    model = create_model("virmfs_b0", classes=4, band_fusion=8).eval()
     model.metadata = {
         "name": "random",
         "class_names": ["none", '<car> & "bike"', "person", "Straße"],
