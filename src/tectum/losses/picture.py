@@ -175,15 +175,15 @@ class PictureLoss(Section):
     detail: float = Field(20.0, ge=0)
     direction: float = Field(40.0, ge=0)
     edges: float = Field(4.0, ge=0)
-    differences: float = Field(0.3, ge=0)
+    differences: float = Field(0.5, ge=0)
     base: float = Field(10.0, ge=0)
     tone: float = Field(1.5, gt=0)
-    contrast: float = Field(5.0, ge=0)
+    contrast: float = Field(25.0, ge=0)
     objects: tuple[int, ...] = (2,)
     seam: float = Field(300.0, ge=0)
     range: float = Field(20.0, ge=0)
     decided: float = Field(2.0, ge=0)
-    agreed: float = Field(4.0, ge=0)
+    agreed: float = Field(3.5, ge=0)
     smooth: float = Field(0.5, ge=0)
 
     def __call__(
