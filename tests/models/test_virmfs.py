@@ -171,3 +171,13 @@ def test_presets_build_every_size_with_its_wiring():
     large = tectum.create_model("virmfs_b3", classes=15)
     assert large.arguments["wiring"] == "symmetric"
     assert sum(p.numel() for p in large.parameters()) == pytest.approx(51.19e6, rel=0.01)
+
+
+def test_gradients_in_mixed_precision_are_finite():
+    torch.manual_seed(0)
+    model = tectum.create_model("virmfs_lite0", band_fusion=8).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(*random_pair(256, 256, 2))
+    output.fused.square().mean().backward()
+    assert output.fused.dtype == torch.float32
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

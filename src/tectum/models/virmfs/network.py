@@ -173,7 +173,9 @@ class ViRMFS(FusionSegmenter):
         """Fused luminance (B, 1, H, W) and its weights (B, n, H, W), from the result of `fuse_features`."""
         predicted, light = self.fusion_head(features), luminance(visible)
         if self.band_fusion is not None:
-            return self.band_fusion(predicted, light, infrared)
+            # Never in half precision: CPUs give NaN for bfloat16 gradients of depth-wise convolutions with dilation.
+            with torch.autocast(predicted.device.type, enabled=False):
+                return self.band_fusion(predicted.float(), light.float(), infrared.float())
         weights = _to_full_size(predicted, infrared)
         fused = weights[:, :1] * light + weights[:, 1:] * infrared
         return fused if self.selection is None else self.selection(fused, light, infrared), weights
