@@ -40,7 +40,7 @@ def test_scores_methods_beside_baselines(made, sources, tmp_path, run_tectum):
     content = json.loads(files["json"].read_text())
     assert content["convention"] == "tectum"
     assert list(content["methods"]) == [
-        "max", "grey", "visible", "infrared", "mean", "maximum", "Laplacian pyramid",
+        "max", "grey", "visible", "infrared", "mean", "maximum", "Laplacian pyramid", "guided filter",
     ]  # fmt: skip
     assert len(content["images"]) == 2
     assert content["mean"] == content["methods"]["max"]["mean"]
@@ -50,7 +50,7 @@ def test_scores_methods_beside_baselines(made, sources, tmp_path, run_tectum):
         assert mean["sd"] == pytest.approx(content["methods"][theirs]["mean"]["sd"], rel=0.02)
     assert "| max |" in files["markdown"].read_text()
     assert files["latex"].read_text().startswith(r"\begin{tabular}")
-    assert len(files["csv"].read_text().splitlines()) == 1 + 7 * 3
+    assert len(files["csv"].read_text().splitlines()) == 1 + 8 * 3
 
 
 def test_workers_do_not_change_the_numbers(made, sources, tmp_path, run_tectum):
@@ -113,3 +113,31 @@ def test_sizes_that_differ_are_named(made, sources, tmp_path, run_tectum):
     result = run_tectum("metrics", *sources, "--fused", tmp_path / "small")
     assert result.exit_code == 1
     assert "must have one size" in " ".join(result.output.split())
+
+
+def test_objects_kept_and_hidden_are_counted(tmp_path, run_tectum):
+    rng = np.random.default_rng(0)
+    fog = rng.integers(180, 190, (64, 80), dtype=np.uint8)
+    warm = rng.integers(40, 50, (64, 80), dtype=np.uint8)
+    labels = np.zeros((64, 80), np.uint8)
+    labels[20:44, 30:42] = 2
+    warm[labels == 2] = 170
+    shown = np.where(labels == 2, 255, fog)
+    folders = {"vi": fog, "ir": warm, "labels": labels, "max": np.maximum(fog, warm), "shown": shown}
+    for name, image in folders.items():
+        (tmp_path / name).mkdir()
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / name / "a.png")
+    out = tmp_path / "scores.json"
+    arguments = ["--visible", tmp_path / "vi", "--infrared", tmp_path / "ir", "--labels", tmp_path / "labels"]
+    methods = [part for name in ("max", "shown") for part in ("--method", f"{name}={tmp_path / name}")]
+    result = run_tectum("metrics", *arguments, *methods, "--metrics", "seam", "--json", out)
+    assert result.exit_code == 0, result.output
+    objects = json.loads(out.read_text())["objects"]
+    assert objects == {
+        "max": {"objects": 1, "kept": 0, "hidden": 1},
+        "shown": {"objects": 1, "kept": 0, "hidden": 0},  # 70 levels of 125
+    }
+    assert "hidden % ↓" in result.output
+    other = run_tectum("metrics", *arguments, *methods, "--metrics", "seam", "--label", "3")
+    assert other.exit_code == 0, other.output
+    assert "hidden" not in other.output

@@ -22,14 +22,16 @@ from tectum.cli.console import (
     write_json,
 )
 from tectum.data.datasets import Problem, list_images, match_pairs
-from tectum.data.pair import PairPaths, read_infrared, read_visible
+from tectum.data.pair import PairPaths, read_pair, read_visible
 from tectum.errors import ConfigError, InputError
 from tectum.files import write_text
 
 if TYPE_CHECKING:
-    from tectum.metrics.table import ScoreTable  # imports torch
+    from tectum.metrics import ContrastScores, ObjectContrast  # import torch
+    from tectum.metrics.table import ScoreTable
 
 Scores = dict[str, dict[str, dict[str, float]]]
+Found = tuple[dict[str, float], list["ObjectContrast"]]
 
 
 def metrics(
@@ -42,6 +44,11 @@ def metrics(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Add the trivial fusions: without them MI and Qabf mislead.")
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Folder of label maps, named like the pairs: also count objects kept."),
+    ] = None,
+    label: Annotated[int, typer.Option(help="Class id of these objects; 2 is person in MSRS.")] = 2,
     convention: Annotated[str, typer.Option(help="Whose definitions: tectum, vifb, matlab or cddfuse.")] = "tectum",
     select: Annotated[
         str | None, typer.Option("--metrics", help="Keys by commas, or all; by default the convention's usual ones.")
@@ -66,17 +73,23 @@ def metrics(
         if file:
             require_writable(file.absolute().parent)
 
-    pairs, problems = match_pairs(list_images(visible), list_images(infrared))
+    pairs, problems = match_pairs(
+        list_images(visible), list_images(infrared), list_images(labels) if labels is not None else ()
+    )
     files = {name: _by_pair(folder, pairs, name, problems) for name, folder in folders.items()}
     console = messages()
     with collected_warnings() as warned:
-        scores = _score(pairs, files, baselines, keys, convention, workers, problems)
+        scores, contrasts = _score(pairs, files, baselines, keys, convention, label, workers, problems)
     table = ScoreTable(convention, keys, scores)
 
     show_warnings(warned, console)
     _show(table, output(), rules.summary, len(pairs))
+    objects = _shares(contrasts) if labels is not None else {}
+    if objects:
+        _show_objects(objects, output(), label)
     if json:
-        write_json(json, table.to_dict() | {"problems": [problem._asdict() for problem in problems]})
+        more = {"objects": objects} if objects else {}
+        write_json(json, table.to_dict() | more | {"problems": [problem._asdict() for problem in problems]})
     for path, text in ((csv, table.csv), (markdown, table.markdown), (latex, table.latex)):
         if path:
             write_text(path, text())
@@ -120,25 +133,31 @@ def _score(
     baselines: bool,
     keys: tuple[str, ...],
     convention: str,
+    label: int,
     workers: int,
     problems: list[Problem],
-) -> Scores:
+) -> tuple[Scores, dict[str, "ContrastScores"]]:
     """Score all methods on all pairs in threads; what cannot be scored is added to `problems`."""
     import torch
 
+    from tectum.arrays import luma
     from tectum.evaluation import score_image
+    from tectum.metrics import ContrastScores, object_contrasts, objects_of_class
     from tectum.metrics.baselines import BASELINES
     from tectum.models.base import luminance
 
     trivial = BASELINES if baselines else {}
     methods: Scores = {name: {} for name in (*files, *trivial)}
+    contrasts = {name: ContrastScores() for name in methods}
 
-    def one(pair: PairPaths) -> list[tuple[str, dict[str, float] | InputError]]:
-        results: list[tuple[str, dict[str, float] | InputError]] = []
+    def one(pair: PairPaths) -> list[tuple[str, Found | InputError]]:
+        results: list[tuple[str, Found | InputError]] = []
         try:
-            visible, infrared = read_visible(pair.visible).transpose(2, 0, 1), read_infrared(pair.infrared)[None]
+            read = read_pair(pair)
         except InputError as error:
             return [(pair.name, error)]
+        visible, infrared = read.visible.transpose(2, 0, 1), read.infrared[None]
+        objects = [] if read.label is None else objects_of_class(read.label, label)
         light, heat = luminance(torch.from_numpy(visible)[None]), torch.from_numpy(infrared)[None]
         fused: dict[str, Callable[[], Float]] = {
             name: lambda path=found[pair.name]: read_visible(path).transpose(2, 0, 1)  # type: ignore[misc]
@@ -148,9 +167,14 @@ def _score(
         fused |= {name: lambda fuse=fuse: fuse(light, heat)[0].numpy() for name, fuse in trivial.items()}  # type: ignore[misc]
         for name, image in fused.items():
             try:
-                results.append((name, score_image(image(), visible, infrared, metrics=keys, convention=convention)))
+                made = image()
+                values = score_image(made, visible, infrared, metrics=keys, convention=convention)
+                grey = luma(*made) if len(made) == 3 else made[0]
+                found = object_contrasts(grey, luma(*visible), infrared[0], objects) if objects else []
             except InputError as error:
                 results.append((f"{name}: {pair.name}", error))
+            else:
+                results.append((name, (values, found)))
         return results
 
     threads = torch.get_num_threads()
@@ -158,15 +182,36 @@ def _score(
     try:
         with progress("scoring", len(pairs), messages()) as advance, ThreadPoolExecutor(workers) as pool:
             for pair, results in zip(pairs, pool.map(one, pairs), strict=True):
-                for name, values in results:
-                    if isinstance(values, InputError):
-                        problems.append(Problem("not scored", name, str(values)))
+                for name, result in results:
+                    if isinstance(result, InputError):
+                        problems.append(Problem("not scored", name, str(result)))
                     else:
-                        methods[name][pair.name] = values
+                        methods[name][pair.name] = result[0]
+                        contrasts[name].update(result[1])
                 advance()
     finally:
         torch.set_num_threads(threads)
-    return methods
+    return methods, contrasts
+
+
+def _shares(contrasts: dict[str, "ContrastScores"]) -> dict[str, dict[str, float]]:
+    """Number of objects and shares kept and hidden, by method; of methods of which there is an object."""
+    return {
+        name: {key: float(value) for key, value in scores.compute().items()}
+        for name, scores in contrasts.items()
+        if scores.counts[0]
+    }
+
+
+def _show_objects(objects: dict[str, dict[str, float]], console: Console, label: int) -> None:
+    title = f"objects of class {label} that stand out in a source; kept: with 0.7 of that, hidden: below 10 levels"
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("method")
+    for head in ("objects", "kept % ↑", "hidden % ↓"):
+        shown.add_column(head, justify="right")
+    for name, row in objects.items():
+        shown.add_row(name, f"{row['objects']:.0f}", f"{100 * row['kept']:.1f}", f"{100 * row['hidden']:.1f}")
+    console.print(shown)
 
 
 def _show(table: "ScoreTable", console: Console, summary: str, pairs: int) -> None:
