@@ -56,7 +56,8 @@ class Published(nn.Module):
         self.network = published_for_training(model)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> Output:
-        return Output(*self.network(visible, infrared), {})
+        fused, logits = self.network(visible, infrared)
+        return Output(fused, logits, {"weights": fused.new_empty(0)})  # at which only `loss.picture` looks
 
 
 def rendered_batch(batch: int, side: int) -> Sample:
@@ -78,8 +79,7 @@ def gradients(model: nn.Module, batch: Sample, config: VirmfsConfig, dtype: torc
     batch = Sample.of_clean(batch.visible.to(dtype), batch.infrared.to(dtype), batch.labels)
     output = model(batch.visible, batch.infrared)
     terms = fusion_loss(output.fused, output.aux["weights"], batch, config.loss)
-    weights = torch.tensor(config.loss.class_weights, dtype=dtype)
-    loss = sum(terms.values()) + config.loss.segmentation * cross_entropy(output.logits, batch.labels, weights)
+    loss = sum(terms.values()) + config.loss.segmentation * cross_entropy(output.logits, batch.labels)
     return [gradient.double() for gradient in torch.autograd.grad(loss, list(model.parameters()))]
 
 
@@ -111,7 +111,7 @@ def training_step(model: nn.Module, batch: Sample, config: VirmfsConfig, precisi
     accelerator = Accelerator(cpu=True)
     optimiser = make_optimiser(config.optimiser, model.parameters())
     average = make_average(model, config.run.ema)
-    objective = Objective(config.loss, torch.tensor(config.loss.class_weights), accelerator, precision)
+    objective = Objective(config.loss, None, accelerator, precision)
 
     def step() -> None:
         differentiate(model, torch.stack(list(objective(model, batch).values())).sum(), accelerator)

@@ -27,7 +27,7 @@ NOISE = (0.006, 0.004, 0.003)
 SHARPNESS = 8
 """Power by which the stronger source of a detail band prevails."""
 
-BASE_WINDOW = 9
+BASE_WINDOW = 15
 """Side of the boxes, likewise, over which the sources' strengths are compared for the base."""
 
 BASE_SHARPNESS = 4
@@ -41,6 +41,9 @@ KEPT = 0.85
 
 LEAST_CONTRAST = 0.05
 """Difference of an object from its surroundings, of a range of 1, below which there is nothing to keep."""
+
+SHARED_CONTRAST = 0.1
+"""Difference up to which objects count by what they miss of it, so that faint ones do not outweigh all others."""
 
 OBJECT_WINDOWS = (11, 25, 49)
 """Sides of the boxes over which an object and its surroundings are compared, in pixels of 1/4 of the size."""
@@ -96,7 +99,7 @@ def worth_keeping(bands: Sequence[Tensor], clean_bands: Sequence[Tensor], tone: 
 
 
 def contrast_loss(fused: Tensor, luminance: Tensor, infrared: Tensor, objects: Tensor) -> Tensor:
-    """What is missing of objects' contrast: mean of ReLU(0.85 c - c_fused), each object counting alike.
+    """What is missing of objects' contrast: mean of ReLU(0.85 c - c_fused) / c, each object counting alike.
 
     An object's contrast is the mean over it less the mean over a ring of 3 to 10 pixels around, near each of its
     pixels. Asked for is the larger one of both sources, with its sign; one below 0.05 counts nothing.
@@ -118,8 +121,9 @@ def contrast_loss(fused: Tensor, luminance: Tensor, infrared: Tensor, objects: T
         )
         larger = torch.where(thermal.abs() >= visible.abs(), thermal, visible)
         counted = (area > 0.01) & (around > 0.01) & (inside > 0) & (larger.abs() > LEAST_CONTRAST)
-        missing = F.relu(KEPT * larger.abs() - larger.sign() * of_fused) * counted
-        total = total + (missing * inside / (area * window**2 + 3)).sum()
+        size = larger.abs()
+        missing = F.relu(KEPT * size - larger.sign() * of_fused) / size.clamp(min=SHARED_CONTRAST) * counted
+        total = total + (missing * inside / (area * window**2 + 1)).sum()
     return total / len(fused)
 
 
@@ -169,7 +173,7 @@ class PictureLoss(Section):
         range: of how far the picture leaves [0, 1], in the mean.
         decided: of the mean of w (1 - w) over all weights: a mean of both sources is neither.
         agreed: of the mean distance of a source's weights in the four bands from their mean.
-        smooth: of the mean difference of neighbouring weights.
+        smooth: of the mean difference of neighbouring weights, that of the base counting as much as all others.
     """
 
     detail: float = Field(20.0, ge=0)
@@ -178,7 +182,7 @@ class PictureLoss(Section):
     differences: float = Field(0.5, ge=0)
     base: float = Field(10.0, ge=0)
     tone: float = Field(1.5, gt=0)
-    contrast: float = Field(25.0, ge=0)
+    contrast: float = Field(7.0, ge=0)
     objects: tuple[int, ...] = (2,)
     seam: float = Field(300.0, ge=0)
     range: float = Field(20.0, ge=0)
@@ -228,8 +232,8 @@ class PictureLoss(Section):
             )
         )
         terms["agreed"] = self.agreed * (of_sources - of_sources.mean(dim=2, keepdim=True)).abs().mean()
-        changes = weights.diff(dim=2).abs().mean() + weights.diff(dim=3).abs().mean()
-        terms["smooth"] = self.smooth * changes
+        changes = [w.diff(dim=2).abs().mean() + w.diff(dim=3).abs().mean() for w in (weights[:, :6], weights[:, 6:])]
+        terms["smooth"] = self.smooth * torch.stack(changes).sum()
         return terms
 
 

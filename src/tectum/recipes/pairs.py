@@ -21,7 +21,7 @@ def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths
     validation = [_as_used(pair, source) for source in data.validation for pair in _source_table(source)]
     for source in data.train:
         for pair in _source_table(source):
-            if pair.label is not None and _hash_fraction(pair.name) < data.holdout:
+            if pair.label is not None and hash_fraction(pair.name) < data.holdout:
                 complete = source.labels and source.looked_for is None
                 validation.append(pair if complete else replace(pair, label=None))
             else:
@@ -41,7 +41,7 @@ def _as_used(pair: PairPaths, source: Source) -> PairPaths:
     return replace(pair, looked_for=source.looked_for) if source.labels else replace(pair, label=None)
 
 
-def _hash_fraction(name: str) -> float:
+def hash_fraction(name: str) -> float:
     """A number in [0, 1) that depends on the name alone, so that a pair stays on its side when others come or go."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
