@@ -1,6 +1,6 @@
-"""Links a part of a folder of pairs into one folder and the rest into another: python benchmarks/held_out.py FOLDER OUT.
+"""Links a share of a folder's pairs apart from the rest: python benchmarks/held_out.py FOLDER OUT.
 
-FOLDER holds vi, ir and Segmentation_labels. Pairs that have a label map go to OUT/held or OUT/train, by the same hash of
+FOLDER holds vi, ir and Segmentation_labels. Pairs that have a label map go to OUT/held or OUT/train, by the hash of
 their names by which `data.holdout` chooses: a pair stays on its side whatever else comes or goes. Pairs without a label
 map go nowhere. Several folders may be joined in one OUT.
 """

@@ -4,6 +4,7 @@ Every room that takes a model (`tectum.load`, `Predictor`, the commands) resolve
 thing everywhere.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ EXPORT_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 """Suffix of an exported file by the engine that runs it; the weights of OpenVINO's lie beside it, with .bin."""
 
 _SHIPPED = Path(__file__).parent / "models" / "weights"
+_REPLACED = {"virmfs_lite0_msrs": "virmfs_lite0_street"}
 _CHECKPOINT_SUFFIXES = (".pth", ".pt")
 
 
@@ -64,11 +66,15 @@ def resolve(model: str | Path) -> Source:
     """Find out what a model's name or path stands for, without reading it.
 
     Args:
-        model: a name of `list_weights()`, a folder, or a file, known by its suffix.
+        model: a name of `list_weights()`, a folder, or a file, known by its suffix. For the name of a set that another
+            has replaced it is that other one, with a FutureWarning.
 
     Raises:
         ConfigError: it is none of these; the message lists what there is.
     """
+    if isinstance(model, str) and model in _REPLACED and not Path(model).exists():
+        warnings.warn(f"the weights {model} have been replaced: these are {_REPLACED[model]}", FutureWarning, 2)
+        model = _REPLACED[model]
     if isinstance(model, str) and model in list_weights():
         return Source("shipped", shipped_folder(model))
     path = Path(model)
