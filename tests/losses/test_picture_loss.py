@@ -8,6 +8,7 @@ from tectum.losses.picture import (
     contrast_loss,
     difference_loss,
     edge_loss,
+    local_contrast_loss,
     seam_loss,
     useful_strength,
     worth_keeping,
@@ -82,6 +83,27 @@ def test_objects_count_alike_whatever_their_size():
     grey = torch.full_like(small, 0.5)
     losses = [contrast_loss(grey, grey, grey + 0.3 * mask, mask) for mask in (small, large)]
     assert losses[0] > losses[1] / 4  # of a tenth of the area
+
+
+@pytest.mark.parametrize("visible_has", [-0.3, 0.2])
+def test_what_is_dark_in_one_source_and_bright_in_the_other_must_not_vanish(visible_has):
+    bar, _ = person(1.0)
+    grey = torch.full_like(bar, 0.5)
+    sources = (grey + visible_has * bar, grey + (0.1 - visible_has) * bar)
+    more = max(sources, key=lambda source: (source - grey).abs().max())
+    assert local_contrast_loss(more, sources, sources) == 0
+    assert local_contrast_loss(sum(sources) / 2, sources, sources) > 0.01
+    assert local_contrast_loss(1 - more, sources, sources) > local_contrast_loss(grey, sources, sources)
+
+
+def test_glare_does_not_stand_out():
+    glare, _ = person(0.45)
+    thermal = torch.full_like(glare, 0.3)
+    thermal[..., 60:90, 60:90] = 0.6
+    street = torch.full_like(glare, 0.5)
+    dazzled, clean = (street + glare, thermal), (street, thermal)
+    assert local_contrast_loss(thermal, dazzled, clean) == 0
+    assert local_contrast_loss(street + glare, dazzled, clean) > 0
 
 
 def test_seams_are_edges_that_neither_source_has():

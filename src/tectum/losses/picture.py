@@ -48,6 +48,9 @@ SHARED_CONTRAST = 0.1
 OBJECT_WINDOWS = (11, 25, 49)
 """Sides of the boxes over which an object and its surroundings are compared, in pixels of 1/4 of the size."""
 
+PLACES = ((3, 13), (7, 25), (13, 49))
+"""Sides of the boxes of a place and of its surroundings, in pixels of 1/4 of the size."""
+
 TOLERANCE = 0.5 / 255
 """Gradient above those of both sources that is no seam."""
 
@@ -127,6 +130,30 @@ def contrast_loss(fused: Tensor, luminance: Tensor, infrared: Tensor, objects: T
     return total / len(fused)
 
 
+def local_contrast_loss(fused: Tensor, sources: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor]) -> Tensor:
+    """What is missing of the contrast of places, whatever they show: mean of ReLU(0.85 c - c_fused) / c.
+
+    The contrast of a place is the mean over it less the mean over its surroundings. Asked for is that of the source
+    that has more, with its sign: where a thing is dark in one source and bright in the other, a mean of both would hide
+    it. Of a degraded source only what the clean one has too counts, so that glare and smoke stand out for nothing.
+
+    Args:
+        fused: (B, 1, H, W), about [0, 1], clamped as in `contrast_loss`.
+        sources, clean: luminance and infrared (B, 1, H, W), as the network saw them, and before weather.
+    """
+    images = torch.cat((fused.clamp(0, 1), *sources, *clean), dim=1)
+    images = F.avg_pool2d(images, SHRINK)
+    total = fused.new_zeros(())
+    for place, around in PLACES:
+        contrasts = box_mean(images, place) - box_mean(images, around)
+        of_fused, own, of_clean = contrasts[:, :1], contrasts[:, 1:3], contrasts[:, 3:]
+        worth, source = torch.minimum(own.abs(), of_clean.abs()).max(dim=1, keepdim=True)
+        sign = own.gather(1, source).sign()
+        missing = F.relu(KEPT * worth - sign * of_fused) / worth.clamp(min=SHARED_CONTRAST)
+        total = total + (missing * (worth > LEAST_CONTRAST)).mean()
+    return total
+
+
 def seam_loss(fused: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
     """Mean of ReLU(|∇f| - max(|∇v|, |∇i|) - 0.5/255): edges that neither source has. See `tectum.metrics.seam`."""
     lengths = [_gradient_length(image) for image in (fused, luminance, infrared)]
@@ -169,6 +196,7 @@ class PictureLoss(Section):
         tone: how many times as much as the visible image the infrared one must show to make the base.
         contrast: of `contrast_loss`, of the classes in `objects`.
         objects: ids of classes whose contrast is kept.
+        local: of `local_contrast_loss`.
         seam: of `seam_loss`.
         range: of how far the picture leaves [0, 1], in the mean.
         decided: of the mean of w (1 - w) over all weights: a mean of both sources is neither.
@@ -184,6 +212,7 @@ class PictureLoss(Section):
     tone: float = Field(1.5, gt=0)
     contrast: float = Field(7.0, ge=0)
     objects: tuple[int, ...] = (2,)
+    local: float = Field(0.0, ge=0)
     seam: float = Field(300.0, ge=0)
     range: float = Field(20.0, ge=0)
     decided: float = Field(2.0, ge=0)
@@ -222,6 +251,7 @@ class PictureLoss(Section):
         terms["base"] = self.base * _distance(own_base, base, kept.base)
         objects = torch.stack([labels == label for label in self.objects]).any(dim=0)[:, None].to(fused.dtype)
         terms["contrast"] = self.contrast * contrast_loss(fused, *sources, objects)
+        terms["local"] = self.local * local_contrast_loss(fused, sources, clean)
         terms["seam"] = self.seam * seam_loss(fused, *sources)
         terms["range"] = self.range * (F.relu(fused - 1) + F.relu(-fused)).mean()
         terms["decided"] = self.decided * (weights * (1 - weights)).mean()
