@@ -142,9 +142,9 @@ def main() -> None:
 
     methods: dict[str, Fuse] = {}
     for name in arguments.model:
-        methods[Path(name).name] = fused_by(tectum.Predictor(name, backend=arguments.backend))
+        methods[name] = fused_by(tectum.Predictor(name, backend=arguments.backend))
         if arguments.random:
-            methods[f"{Path(name).name}, random weights"] = fused_by(random_weights(name, arguments.backend))
+            methods[f"{name}, random weights"] = fused_by(random_weights(name, arguments.backend))
     networks = dict(methods)
     methods |= {name: baseline(name) for name in ("maximum", "Laplacian pyramid", "guided filter")}
 

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from tectum.losses.picture import (
     KEPT,
+    LEAST_GRADIENT,
     PictureLoss,
     contrast_loss,
     difference_loss,
@@ -113,7 +114,12 @@ def test_seams_are_edges_that_neither_source_has():
     flat = torch.full_like(visible, 0.4)
     cut = flat.clone()
     cut[..., 48:] = 0.6
-    assert seam_loss(cut, flat, flat) == pytest.approx(2 * (0.1 - 0.5 / 255) / 96, rel=1e-3)
+    mean = 2 * (0.1 - 0.5 / 255) / 96
+    assert seam_loss(cut, flat, flat) == pytest.approx(mean / LEAST_GRADIENT, rel=1e-3)
+    # What matters is the share: among stronger edges the same seam counts less.
+    textures = [flat + gain * (texture(0) - 0.4) for gain in (0.5, 1.0)]
+    weak, strong = (seam_loss(source + cut - flat, source, flat) for source in textures)
+    assert weak > strong > 0
 
 
 def test_edges_and_differences_follow_the_metrics():

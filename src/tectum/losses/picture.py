@@ -54,6 +54,9 @@ PLACES = ((3, 13), (7, 25), (13, 49))
 TOLERANCE = 0.5 / 255
 """Gradient above those of both sources that is no seam."""
 
+LEAST_GRADIENT = 0.003
+"""Mean gradient, of a range of 1 per pixel, below which a pair's seams are not counted in full."""
+
 
 class Kept(NamedTuple):
     """What is worth keeping, from `worth_keeping`.
@@ -155,9 +158,14 @@ def local_contrast_loss(fused: Tensor, sources: tuple[Tensor, Tensor], clean: tu
 
 
 def seam_loss(fused: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
-    """Mean of ReLU(|∇f| - max(|∇v|, |∇i|) - 0.5/255): edges that neither source has. See `tectum.metrics.seam`."""
+    """Edges that neither source has: Σ ReLU(|∇f| - max(|∇v|, |∇i|) - 0.5/255) / Σ max(|∇v|, |∇i|), mean over the batch.
+
+    See `tectum.metrics.seam`. Sources that show next to nothing count as if they had gradients of `LEAST_GRADIENT`.
+    """
     lengths = [_gradient_length(image) for image in (fused, luminance, infrared)]
-    return F.relu(lengths[0] - torch.maximum(lengths[1], lengths[2]) - TOLERANCE).mean()
+    larger = torch.maximum(lengths[1], lengths[2])
+    beyond = F.relu(lengths[0] - larger - TOLERANCE)
+    return (beyond.mean(dim=(1, 2, 3)) / larger.mean(dim=(1, 2, 3)).clamp(min=LEAST_GRADIENT)).mean()
 
 
 def edge_loss(fused: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
@@ -206,17 +214,17 @@ class PictureLoss(Section):
 
     detail: float = Field(20.0, ge=0)
     direction: float = Field(40.0, ge=0)
-    edges: float = Field(4.0, ge=0)
+    edges: float = Field(6.0, ge=0)
     differences: float = Field(0.5, ge=0)
     base: float = Field(10.0, ge=0)
     tone: float = Field(1.5, gt=0)
-    contrast: float = Field(7.0, ge=0)
+    contrast: float = Field(20.0, ge=0)
     objects: tuple[int, ...] = (2,)
-    local: float = Field(0.0, ge=0)
-    seam: float = Field(300.0, ge=0)
+    local: float = Field(10.0, ge=0)
+    seam: float = Field(30.0, ge=0)
     range: float = Field(20.0, ge=0)
-    decided: float = Field(2.0, ge=0)
-    agreed: float = Field(3.5, ge=0)
+    decided: float = Field(4.0, ge=0)
+    agreed: float = Field(5.0, ge=0)
     smooth: float = Field(0.5, ge=0)
 
     def __call__(
