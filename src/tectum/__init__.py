@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0.dev0"
 
-DEFAULT_WEIGHTS = "virmfs_lite0_msrs"
+DEFAULT_WEIGHTS = "virmfs_lite0_street"
 """The weights that commands and `Predictor` use unless told otherwise."""
 
 _HOME = {

@@ -364,7 +364,7 @@ def agreement(shared_data, model, backend, tile):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["virmfs_b0_msrs", "virmfs_lite0_msrs"])
+@pytest.mark.parametrize("model", ["virmfs_b0_msrs", "virmfs_lite0_street"])
 def test_bands_on_a_real_pair(model, shared_data):
     levels, labels = agreement(shared_data, model, "torch", 256)
     assert levels < 0.01

@@ -132,7 +132,7 @@ class Predictor:
         WeightsError: weights or an exported file that cannot be read.
 
     Example:
-        >>> predictor = Predictor("virmfs_lite0_msrs")  # doctest: +SKIP
+        >>> predictor = Predictor("virmfs_lite0_street")  # doctest: +SKIP
         >>> result = predictor(visible="v.png", infrared="i.png")  # doctest: +SKIP
         >>> result.fused.shape, result.labels.shape  # doctest: +SKIP
         ((480, 640, 3), (480, 640))
