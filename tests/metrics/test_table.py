@@ -30,6 +30,14 @@ def test_markdown(table):
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2345.6, "2346"), (12.3456, "12.35"), (0.0234567, "0.02346"), (6.2e-8, "0.00000"), (-6.2e-8, "0.00000")],
+)
+def test_numbers_have_four_digits_and_at_most_five_decimals(value, text):
+    assert ScoreTable("tectum", ("mi",), {"a": {"1": {"mi": value}}}).rows()[0] == ["a", text]
+
+
 def test_latex_escapes_names(table):
     assert r"a\_b & \textbf{2.000} & \textbf{5.000} \\" in table.latex()
     assert r"MI $\uparrow$ & RMSE $\downarrow$" in table.latex()

@@ -123,7 +123,9 @@ class ScoreTable:
 
 
 def _number(value: float) -> str:
-    """Four significant digits, but whole numbers from a thousand on."""
+    """Four significant digits, but whole numbers from a thousand on, and at most five decimals."""
     if math.isnan(value):
         return "-"
+    if abs(value) < 0.1:
+        return f"{round(value, 5) + 0.0:.5f}"  # the sum takes the sign from -0
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
