@@ -38,6 +38,11 @@ def test_published_networks_do_the_published_work():
     assert gigaflops(network, 480, 640) == pytest.approx(38.0, abs=0.3)
 
 
+def test_operations_of_a_fusion_in_bands_are_counted_too():
+    plain, bands = (tectum.create_model("virmfs_lite0", band_fusion=width).eval() for width in (0, 8))
+    assert gigaflops(plain, 64, 96) < gigaflops(bands, 64, 96) < 1.5 * gigaflops(plain, 64, 96)
+
+
 def test_unpublished_options_are_refused():
     with pytest.raises(ValueError, match="one wavelet level"):
         published(tectum.create_model("virmfs_b0", levels=2))

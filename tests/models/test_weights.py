@@ -14,7 +14,7 @@ from tectum.weights import resolve, shipped_folder
 NAMES = tectum.list_weights()
 LARGEST = 60e6  # bytes: a wheel with all sets should stay below 100 MB
 LEAST = {
-    "virmfs_lite0_street": {"qabf": 0.7, "mi": 5.0, "vif": 1.06, "sf": 11.2, "ag": 3.7, "miou": 0.5},
+    "virmfs_lite0_street": {"qabf": 0.7, "mi": 5.0, "vif": 1.06, "sf": 11.0, "ag": 3.4, "miou": 0.5},
     "virmfs_b0_msrs": {"qabf": 0.66, "mi": 3.5, "vif": 0.95},
     "mafs_r18_msrs": {},
 }

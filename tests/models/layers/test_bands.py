@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tectum.errors import ConfigError
-from tectum.models.layers.bands import BandFusion, blur, coarse_bands, split_bands
+from tectum.models.layers.bands import BandFusion, BandPicture, blur, coarse_bands, split_bands
 
 
 def pair(size=(96, 128), batch=1):
@@ -80,10 +80,11 @@ def test_rows_are_those_of_the_whole(height):
     with torch.no_grad():
         fusion.logits.weight.normal_()
         features, (visible, infrared) = torch.randn(1, 6, 40, 24), pair((160, 96))
-        whole = fusion.picture(features, visible, infrared)
-        coarse = fusion.coarse(features, visible, infrared)
+        picture = BandPicture(fusion)
+        whole = picture(features, visible, infrared)
+        coarse = picture.coarse(features, visible, infrared)
         parts = [
-            fusion.rows(coarse, visible[:, :, top : top + height], infrared[:, :, top : top + height], top)
+            picture.rows(coarse, visible[:, :, top : top + height], infrared[:, :, top : top + height], top)
             for top in range(0, 160, height)
         ]
         torch.testing.assert_close(torch.cat(parts, dim=2), whole)
@@ -96,6 +97,17 @@ def test_random_weights_give_the_mean_of_both():
     fused, weights = BandFusion(8)(torch.randn(1, 8, 24, 32), visible, infrared)
     assert (weights - 0.5).abs().max() < 0.25
     assert (fused - (visible + infrared) / 2).abs().mean() < 0.05
+
+
+def test_features_are_noisy_in_training_only():
+    torch.manual_seed(0)
+    fusion = BandFusion(4)
+    torch.nn.init.normal_(fusion.logits.weight)
+    inputs = torch.randn(2, 4, 24, 32), *(image.expand(2, -1, -1, -1) for image in pair())
+    first, second = fusion(*inputs)[0], fusion(*inputs)[0]
+    assert (first - second).abs().max() > 1e-3
+    fusion.eval()
+    torch.testing.assert_close(fusion(*inputs)[0], fusion(*inputs)[0], atol=0, rtol=0)
 
 
 def test_no_channels_is_refused():

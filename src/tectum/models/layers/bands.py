@@ -8,6 +8,8 @@ B0, B1 and B2 being the means over 4x4, 16x16 and 32x32 pixels, blurred and enla
 sum of the bands is the image, whatever the smoothing.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,10 @@ MAPS = 2 * (2 * DETAILS + 1)
 DILATIONS = (1, 2, 4, 8, 16)
 """Of the convolutions that look around a place, at 1/4 of the size: 32 of its pixels each way."""
 
-_ENLARGED = 2 * 3 + 2 + 1  # of each source a weight and its slopes along both images; both B0; what is fused at 1/4
+NOISE = 0.15
+"""Of the features in training, as a part of each channel's standard deviation."""
+
+_NOISE_SIZE = 8
 
 
 def blur(x: Tensor) -> Tensor:
@@ -110,19 +115,60 @@ class BandFusion(nn.Module):
 
     def forward(self, features: Tensor, luminance: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
         planes = torch.cat((luminance, infrared), dim=1)
-        coarse, weights = self._coarse(features, planes)
+        if self.training:
+            features = _disturbed(features)
+        coarse, weights = self.at_quarter(features, planes)
         enlarged_coarse = enlarged(coarse, SHRINK)
         fused, finest = _with_finest(enlarged_coarse, planes)
         return fused, torch.cat((finest, enlarged(weights, SHRINK)), dim=1)
 
-    def picture(self, features: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
-        """The fused luminance alone."""
-        planes = torch.cat((luminance, infrared), dim=1)
-        return _with_finest(enlarged(self._coarse(features, planes)[0], SHRINK), planes)[0]
+    def at_quarter(self, features: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """All that is computed at 1/4 of the size, from luminance and infrared as planes (B, 2, H, W).
+
+        Returns:
+            What is to be enlarged (B, 9, H/4, W/4), and the weights of D1, D2 and the base (B, 5, H/4, W/4).
+        """
+        first, *details, base = coarse_bands(planes)
+        finest = F.avg_pool2d((planes - enlarged(first, SHRINK)).abs(), SHRINK)
+        # Factors bring bands, which are mostly small, to the size of brightness.
+        strengths = [8 * band for band in (finest, *(detail.abs() for detail in details))]
+        values = [4 * band for band in (*details, base)]
+        hidden = features + self.maps(torch.cat((F.avg_pool2d(planes, SHRINK), *strengths, *values), dim=1))
+        for surroundings in self.surroundings:
+            hidden = surroundings(hidden)
+        finest_logits, logits = self.logits(F.relu(hidden)).split((6, 5), dim=1)
+        # So smooth that no edge comes from them.
+        weights = torch.sigmoid(blur(logits))
+        fused = base[:, :1] + weights[:, 4:] * (base[:, 1:] - base[:, :1])
+        for index, detail in enumerate(details):
+            fused = fused + (weights[:, 2 * index : 2 * index + 2] * detail).sum(dim=1, keepdim=True)
+        return torch.cat((finest_logits, first, fused), dim=1), weights
+
+
+class BandPicture(nn.Module):
+    """The picture of a `BandFusion` alone, without its weights: for inference.
+
+    It is a module, not a method, so that all of its operations carry its name in a graph that is traced: those that
+    stay in floating point under quantisation are found by it.
+
+    Args:
+        fusion: is copied.
+
+    Shape:
+        As of `BandFusion` -> fused (B, 1, H, W), not clamped.
+    """
+
+    def __init__(self, fusion: BandFusion) -> None:
+        super().__init__()
+        self.fusion = copy.deepcopy(fusion)
+
+    def forward(self, features: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
+        coarse = self.coarse(features, luminance, infrared)
+        return _with_finest(enlarged(coarse, SHRINK), torch.cat((luminance, infrared), dim=1))[0]
 
     def coarse(self, features: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
         """All that is computed at 1/4 of the size, for `rows`: (B, 9, H/4, W/4)."""
-        return self._coarse(features, torch.cat((luminance, infrared), dim=1))[0]
+        return self.fusion.at_quarter(features, torch.cat((luminance, infrared), dim=1))[0]
 
     def rows(self, coarse: Tensor, luminance: Tensor, infrared: Tensor, top: int) -> Tensor:
         """Rows of the picture from `top` on, a multiple of 4.
@@ -142,23 +188,13 @@ class BandFusion(nn.Module):
         part = part[:, :, top - SHRINK * first :][:, :, :height]
         return _with_finest(part, torch.cat((luminance, infrared), dim=1))[0]
 
-    def _coarse(self, features: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """What is to be enlarged (B, 9, H/4, W/4), and the weights of D1, D2 and the base (B, 5, H/4, W/4)."""
-        first, *details, base = coarse_bands(planes)
-        finest = F.avg_pool2d((planes - enlarged(first, SHRINK)).abs(), SHRINK)
-        # Factors bring bands, which are mostly small, to the size of brightness.
-        strengths = [8 * band for band in (finest, *(detail.abs() for detail in details))]
-        values = [4 * band for band in (*details, base)]
-        hidden = features + self.maps(torch.cat((F.avg_pool2d(planes, SHRINK), *strengths, *values), dim=1))
-        for surroundings in self.surroundings:
-            hidden = surroundings(hidden)
-        finest_logits, logits = self.logits(F.relu(hidden)).split((6, 5), dim=1)
-        # So smooth that no edge comes from them.
-        weights = torch.sigmoid(blur(logits))
-        fused = base[:, :1] + weights[:, 4:] * (base[:, 1:] - base[:, :1])
-        for index, detail in enumerate(details):
-            fused = fused + (weights[:, 2 * index : 2 * index + 2] * detail).sum(dim=1, keepdim=True)
-        return torch.cat((finest_logits, first, fused), dim=1), weights
+
+def _disturbed(features: Tensor) -> Tensor:
+    """With noise some pixels wide, so that what rounding does to features in bfloat16 and INT8 changes no decision."""
+    batch, channels, height, width = features.shape
+    noise = torch.randn(batch, channels, height // _NOISE_SIZE, width // _NOISE_SIZE).to(features)
+    spread = features.detach().std(dim=(0, 2, 3), keepdim=True)
+    return features + NOISE * spread * enlarged(noise, _NOISE_SIZE)
 
 
 def _with_finest(coarse: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from tectum.models.backbones import BACKBONES
 from tectum.models.backbones.lite import EfficientNetLite0
 from tectum.models.backbones.mit import MIT_SIZES
 from tectum.models.base import Deployed, FusionSegmenter, Output, Role, luminance
-from tectum.models.layers.bands import BandFusion
+from tectum.models.layers.bands import BandFusion, BandPicture
 from tectum.models.layers.modules import Modules
 from tectum.models.layers.selection import REACH, SourceSelection
 from tectum.models.virmfs.folded import DeployedHead, DeployedWaveletFusion
@@ -210,7 +210,7 @@ class DeployedViRMFS(Deployed):
         )
         self.segmentation_head = DeployedHead(model.segmentation_head, model.deepest_fusion)
         self.fusion_head = DeployedHead(model.fusion_head, model.deepest_fusion)
-        self.band_fusion = copy.deepcopy(model.band_fusion)
+        self.band_fusion = None if model.band_fusion is None else BandPicture(model.band_fusion)
         self.selection = copy.deepcopy(model.selection)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +219,7 @@ class DeployedViRMFS(Deployed):
         logits = _to_full_size(self.segmentation_head(features), infrared)
         predicted = self.fusion_head(features)
         if self.band_fusion is not None:
-            return self.band_fusion.picture(predicted, grey, infrared), logits
+            return self.band_fusion(predicted, grey, infrared), logits
         fused = _weighted(_to_full_size(predicted, infrared), grey, infrared)
         return fused if self.selection is None else self.selection(fused, grey, infrared), logits
 
