@@ -38,7 +38,8 @@ def test_pictures_are_scored_in_weather_and_with_random_weights(scenes, tmp_path
     script("pictures").main()
     report = json.loads((tmp_path / "scores.json").read_text())
     assert list(report) == ["scenes", "scenes, fog 0.2", "scenes, glare"]
-    methods = ["network", "network, random weights", "maximum", "Laplacian pyramid", "guided filter"]
+    network = str(tmp_path / "network")
+    methods = [network, f"{network}, random weights", "maximum", "Laplacian pyramid", "guided filter"]
     assert all(list(rows) == methods for rows in report.values())
     assert report["scenes"]["maximum"]["seam"] < 0.01
     # In fog the maximum is the fog: what it shares with the sources changes.
