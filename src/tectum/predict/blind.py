@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from tectum.arrays import Float
 from tectum.data.pair import InputWarning, Pair
@@ -100,6 +99,8 @@ def _grey(pair: Pair, name: Source) -> Float:
 
 def _likeness(first: Float, second: Float) -> float:
     """Correlation of the detail of two grey images, each at its own local contrast: about 0 for two scenes."""
+    from scipy.ndimage import uniform_filter  # a fifth of a second, which a single pair need not wait for
+
     details = []
     for image in (first, second):
         height, width = (side // _THINNED for side in image.shape)
