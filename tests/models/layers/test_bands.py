@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import tectum
 from tectum.errors import ConfigError
 from tectum.models.layers.bands import BandFusion, BandPicture, blur, coarse_bands, split_bands
 
@@ -113,3 +114,15 @@ def test_features_are_noisy_in_training_only():
 def test_no_channels_is_refused():
     with pytest.raises(ConfigError, match="bands must be at least 1 channel"):
         BandFusion(-1)
+
+
+def test_all_of_a_deployed_picture_carries_its_name_in_a_traced_graph():
+    """By that name what stays in floating point under quantisation is found."""
+    deployed = tectum.create_model("virmfs_lite0", band_fusion=4).eval().deploy()
+    with torch.no_grad():
+        traced = torch.jit.trace(deployed, (torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)), check_trace=False)
+    graph = traced.graph.copy()
+    torch._C._jit_pass_inline(graph)
+    pools = [node for node in graph.nodes() if node.kind() == "aten::avg_pool2d"]
+    assert len(pools) >= 4
+    assert all("band_fusion" in node.scopeName() for node in pools)
