@@ -163,8 +163,8 @@ class BandPicture(nn.Module):
         self.fusion = copy.deepcopy(fusion)
 
     def forward(self, features: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
-        coarse = self.coarse(features, luminance, infrared)
-        return _with_finest(enlarged(coarse, SHRINK), torch.cat((luminance, infrared), dim=1))[0]
+        planes = torch.cat((luminance, infrared), dim=1)
+        return _with_finest(enlarged(self.fusion.at_quarter(features, planes)[0], SHRINK), planes)[0]
 
     def coarse(self, features: Tensor, luminance: Tensor, infrared: Tensor) -> Tensor:
         """All that is computed at 1/4 of the size, for `rows`: (B, 9, H/4, W/4)."""
