@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tectum.data.transforms import any_of
+from tectum.data.truth import any_of
 from tectum.losses.segmentation import (
     binary_target,
     boundary_target,

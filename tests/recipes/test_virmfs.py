@@ -115,7 +115,7 @@ def test_meta_gradient_is_the_second_order_one():
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((6, 2), (6,)))
     branch, inner_lr = Quadratic(), 0.1
-    gradients = meta_gradients(branch, Sample(x, y, torch.zeros(6), torch.zeros(6)), inner_lr)
+    gradients = meta_gradients(branch, Sample(x, y, *[torch.zeros(6)] * 4), inner_lr)
     assert list(gradients) == ["model.weight"]
     theta, hessian = branch.model.weight.detach(), x[:3].T @ x[:3]
     adapted = theta - inner_lr * (x[:3].T @ (x[:3] @ theta - y[:3]))
@@ -348,13 +348,14 @@ def test_holdout_pairs_are_not_trained_on(scenes):
 
 
 def test_labels_that_look_for_some_classes_train_them_alone(scenes):
-    from tectum.data.transforms import PairDataset, any_of
+    from tectum.data.transforms import PairDataset
+    from tectum.data.truth import any_of
     from tectum.recipes.pairs import training_tables
 
     config = small_config(scenes, "data.train.0.looked_for=[1,2]", "data.holdout=0.5", "data.validation=[]")
     training, validation = training_tables(config.data, config.run)
     assert all(pair.label is None for pair in validation)  # a score against such labels would be wrong
-    complete = [replace(pair, looked_for=None) for pair in training]
+    complete = [replace(pair, use=Use()) for pair in training]
     found, whole = (PairDataset(table, 9, config.data.augmentation)[0, 5].labels for table in (training, complete))
     others = any_of({0, 3, 4, 5, 6, 7, 8})
     assert (whole == 0).any()

@@ -48,6 +48,23 @@ class InputWarning(UserWarning):
 
 
 @dataclass(frozen=True)
+class Use:
+    """What training makes of a pair.
+
+    Attributes:
+        looked_for: class ids that the label map looks for, so that 0 in it means none of these; None for all.
+        boxes: whether the box file counts: within a box whose object has no mask, its class is somewhere.
+        weight: of the pair's labels in the losses.
+        scale: factor by which the pair is resized before anything else, 2 for pictures stored at half size.
+    """
+
+    looked_for: tuple[int, ...] | None = None
+    boxes: bool = False
+    weight: float = 1.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class PairPaths:
     """Where one pair lies; nothing has been read yet.
 
@@ -59,7 +76,7 @@ class PairPaths:
         boxes: text file of YOLO boxes (class, centre x, centre y, width, height, relative to the image), or None.
         split: `train`, `val`, `test`, ... or None when the data set has no splits.
         packed: visible and infrared are channels 1-3 and 4 of one file (MFNet).
-        looked_for: class ids that the label map looks for, so that 0 in it means none of these; None for all.
+        use: what training makes of the pair.
     """
 
     name: str
@@ -69,7 +86,7 @@ class PairPaths:
     boxes: Path | None = None
     split: str | None = None
     packed: bool = False
-    looked_for: tuple[int, ...] | None = None
+    use: Use = Use()
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ are the same however often training was interrupted before, and however many pro
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
+from tectum.data.boxes import read_boxes
+from tectum.data.cameras import Cameras
 from tectum.data.pair import IGNORE, PairPaths, read_pair
+from tectum.data.truth import partial_labels, unmasked_boxes
 from tectum.data.weather import Weather, integer, uniform
 from tectum.section import Section
 
@@ -28,20 +31,25 @@ class Sample(NamedTuple):
     Attributes:
         visible: (3, H, W) float32 in [0, 1].
         infrared: (1, H, W) float32 in [0, 1].
-        labels: (H, W) int64 class ids, 255 where there is no label, and below 0 what `any_of` gives where no more is
-            known than that it is one of several classes.
+        labels: (H, W) int64 class ids, 255 where there is no label, and below 0 what `tectum.data.truth.any_of` gives
+            where no more is known than that it is one of several classes.
         clean: (4, H, W) float32 in [0, 1], visible and infrared image as they are without what weather makes of them.
+        boxes: (H, W) int64, the boxes of objects without a mask, as `tectum.data.truth.unmasked_boxes` gives them.
+        weight: () float32, of the pair's labels in the losses.
     """
 
     visible: Tensor
     infrared: Tensor
     labels: Tensor
     clean: Tensor
+    boxes: Tensor
+    weight: Tensor
 
     @classmethod
     def of_clean(cls, visible: Tensor, infrared: Tensor, labels: Tensor) -> "Sample":
-        """A pair, or a batch, that nothing has been rendered on."""
-        return cls(visible, infrared, labels, torch.cat((visible, infrared), dim=-3))
+        """A pair, or a batch, that nothing has been rendered on, without boxes."""
+        weight = torch.ones(labels.shape[:-2])
+        return cls(visible, infrared, labels, torch.cat((visible, infrared), dim=-3), torch.zeros_like(labels), weight)
 
 
 class Augmentation(Section):
@@ -60,9 +68,12 @@ class Augmentation(Section):
         gamma: each modality on its own is raised to a power from [1 / (1 + g), 1 + g] (log-uniform).
         blur: largest standard deviation, in pixels, of a Gaussian blur, drawn from [0, blur] for each modality.
         noise: largest standard deviation of Gaussian noise, drawn from [0, noise] for each modality.
+        cameras: what other cameras would make of the scene, and parts of their scenes; its `tones` and `parts` come
+            before brightness, the others after noise. Its `parts` needs `crop`.
         weather: how often fog, glare, thermal noise and others are rendered on what there is by then.
-        dropout: probability that one of the modalities, either equally likely, is of one grey, from black to white, as
-            if its camera had failed or its shutter were closed.
+        dropout: probability that one of the modalities is of one grey, from black to white, as if its camera had failed
+            or its shutter were closed.
+        dropped: which one; by default either, equally likely.
     """
 
     resize: tuple[int, int] | None = None
@@ -75,8 +86,10 @@ class Augmentation(Section):
     gamma: float = Field(0.0, ge=0)
     blur: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
+    cameras: Cameras = Cameras()
     weather: Weather = Weather()
     dropout: float = Field(0.0, ge=0, le=1)
+    dropped: Literal["either", "visible", "infrared"] = "either"
 
     @model_validator(mode="after")
     def _turned_images_stay_one_size(self) -> "Augmentation":
@@ -84,29 +97,53 @@ class Augmentation(Section):
             raise ValueError("turn needs crop, since a turned image that is not square has another size")
         return self
 
-    def __call__(self, sample: Sample) -> Sample:
-        """Augment one clean pair with the global torch generator."""
-        visible, infrared = tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared)
-        labels = tv_tensors.Mask(sample.labels)
+    @model_validator(mode="after")
+    def _parts_are_of_one_size(self) -> "Augmentation":
+        if (self.cameras.parts or self.cameras.tones) and self.crop is None:
+            raise ValueError("cameras.parts and cameras.tones need crop, since pairs of several cameras differ in size")
+        return self
+
+    def __call__(self, sample: Sample, another: Callable[[], Sample] | None = None) -> Sample:
+        """Augment one clean pair with the global torch generator.
+
+        Args:
+            sample: as it was read.
+            another: draws a further training pair, that `place` has laid out and whose labels may be sets; needed for
+                `cameras.tones` and `cameras.parts`.
+        """
+        return self.develop(self.place(sample), another)
+
+    def place(self, sample: Sample) -> Sample:
+        """The first half: what the crop shows, and how it lies."""
+        parts: tuple[Tensor, ...] = (tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared))
+        parts += (tv_tensors.Mask(sample.labels), tv_tensors.Mask(sample.boxes))
         if self.resize is not None:
-            visible, infrared, labels = _resize((visible, infrared, labels), self.resize)
+            parts = _resize(parts, self.resize)
         if self.crop is not None:
-            visible, infrared, labels = self._scale_and_crop(visible, infrared, labels)
+            parts = self._scale_and_crop(*parts)
         if uniform(0, 1) < self.flip:
-            visible, infrared, labels = (tvf.horizontal_flip(x) for x in (visible, infrared, labels))
+            parts = tuple(tvf.horizontal_flip(x) for x in parts)
         if self.turn and uniform(0, 1) < self.turn:
             quarters = 1 + integer(3)
-            visible, infrared, labels = (torch.rot90(x, quarters, dims=(-2, -1)) for x in (visible, infrared, labels))
-        visible, infrared = (self._photometric(image.as_subclass(Tensor)) for image in (visible, infrared))
+            parts = tuple(torch.rot90(x, quarters, dims=(-2, -1)) for x in parts)
+        visible, infrared, labels, boxes = (x.as_subclass(Tensor) for x in parts)
+        return Sample.of_clean(visible, infrared, labels)._replace(boxes=boxes, weight=sample.weight)
+
+    def develop(self, sample: Sample, another: Callable[[], Sample] | None = None) -> Sample:
+        """The second half: what camera and weather make of it."""
+        if another is not None:
+            sample = self.cameras.mix(sample, another)
+        visible, infrared = (self._photometric(image) for image in (sample.visible, sample.infrared))
+        visible, infrared = self.cameras.see(visible, infrared)
         clean = torch.cat((visible, infrared))
         visible, infrared = self.weather(visible, infrared)
         if self.dropout and uniform(0, 1) < self.dropout:
             grey = min(max(uniform(-0.5, 1.5), 0.0), 1.0)
             images = [visible, infrared]
-            lost = integer(2)
+            lost = integer(2) if self.dropped == "either" else ("visible", "infrared").index(self.dropped)
             images[lost] = torch.full_like(images[lost], grey)
             visible, infrared = images
-        return Sample(visible, infrared, labels.as_subclass(Tensor), clean)
+        return sample._replace(visible=visible, infrared=infrared, clean=clean)
 
     def _scale_and_crop(self, *pair: Tensor) -> tuple[Tensor, ...]:
         assert self.crop is not None
@@ -123,7 +160,8 @@ class Augmentation(Section):
     def _corner(self, labels: Tensor, side: tuple[int, int]) -> tuple[int, int]:
         free = [labels.shape[-2] - side[0], labels.shape[-1] - side[1]]
         if uniform(0, 1) < self.foreground:
-            present = [c for c in torch.unique(labels).tolist() if c not in (0, IGNORE)]
+            counts = torch.bincount(labels.flatten())  # much quicker than unique
+            present = [c for c in counts.nonzero().flatten().tolist() if c not in (0, IGNORE)]
             if present:
                 chosen = present[integer(len(present))]
                 places = torch.nonzero(labels == chosen)
@@ -156,15 +194,6 @@ def _log_uniform(low: float, high: float) -> float:
     return float(np.exp(uniform(np.log(low), np.log(high))))
 
 
-def any_of(classes: Collection[int]) -> int:
-    """Label of a pixel that is known to be one of several classes: minus the sum of their 2^id, so below 0.
-
-    >>> any_of({0, 4})
-    -17
-    """
-    return -sum(1 << label for label in classes)
-
-
 def derive_seed(*parts: int) -> int:
     """A well-mixed 63-bit seed from several integers."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
@@ -180,21 +209,39 @@ class PairDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         row, seed = key
-        pair_paths = self.table[row]
-        pair = read_pair(pair_paths, classes=self.classes)
-        if pair.label is None:
-            labels = torch.full(pair.infrared.shape, IGNORE, dtype=torch.int64)
-        else:
-            labels = torch.from_numpy(pair.label.astype(np.int64))
-        visible = torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1)))
-        infrared = torch.from_numpy(pair.infrared)[None]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sample = self.augmentation(Sample.of_clean(visible, infrared, labels))
-        if pair_paths.looked_for is not None:
-            others = any_of(set(range(self.classes)) - set(pair_paths.looked_for))
-            sample = sample._replace(labels=sample.labels.masked_fill(sample.labels == 0, others))
+            sample = self._placed(self.table[row])
+            return self.augmentation.develop(sample, lambda: self._placed(self.table[integer(len(self.table))]))
+
+    def _placed(self, paths: PairPaths) -> Sample:
+        """A pair as the crop shows it, with sets of classes where its labels say no more."""
+        sample = self.augmentation.place(_read(paths, self.classes))
+        looked_for = paths.use.looked_for
+        return sample._replace(labels=partial_labels(sample.labels, sample.boxes, self.classes, looked_for))
+
+
+def _read(paths: PairPaths, classes: int) -> Sample:
+    pair, use = read_pair(paths, classes=classes), paths.use
+    boxes = read_boxes(paths.boxes) if use.boxes and paths.boxes else None
+    label = pair.label
+    if label is None:
+        # With boxes alone there is nothing of their classes outside them.
+        label = np.full(pair.infrared.shape, IGNORE if boxes is None else 0, np.uint8)
+    sample = Sample.of_clean(
+        torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1))),
+        torch.from_numpy(pair.infrared)[None],
+        torch.from_numpy(label.astype(np.int64)),
+    )._replace(weight=torch.tensor(use.weight))
+    if boxes is not None:
+        sample = sample._replace(boxes=unmasked_boxes(boxes, label))
+    if use.scale == 1:
         return sample
+    images = (tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared))
+    masks = (tv_tensors.Mask(sample.labels), tv_tensors.Mask(sample.boxes))
+    size = (round(use.scale * label.shape[0]), round(use.scale * label.shape[1]))
+    visible, infrared, labels, drawn = (x.as_subclass(Tensor) for x in _resize((*images, *masks), size))
+    return Sample.of_clean(visible, infrared, labels)._replace(boxes=drawn, weight=sample.weight)
 
 
 class StepSampler:

@@ -7,9 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tectum.data.pair import IGNORE
+from tectum.data.truth import box_label
+
+BOX_SHARE = 0.25
+"""Share of a box's pixels that its object fills at least; `tectum.metrics.box_counts` counts as found what has it."""
 
 
-def cross_entropy_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def cross_entropy_sum(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, of_pairs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy summed over the labelled pixels, and the sum of their weights.
 
     The two are returned apart so that a mean can be taken over a batch that is spread over processes, and so that a
@@ -17,30 +23,44 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = N
 
     Args:
         logits: (B, K, H, W).
-        labels: (B, H, W) int64, class ids, 255 = ignore, or sets of classes from `tectum.data.transforms.any_of`. Of a
+        labels: (B, H, W) int64, class ids, 255 = ignore, or sets of classes from `tectum.data.truth.any_of`. Of a
             pixel that may be of any class of a set, the loss is that of the sum of their probabilities, and the weight
             the smallest of theirs.
         weights: (K,) class weights, or None for 1 each.
+        of_pairs: (B,) weights of the pairs, or None for 1 each.
 
     Returns:
         (sum of losses, sum of weights), scalars.
     """
+    if of_pairs is not None and bool((of_pairs != of_pairs[0]).any()):
+        sums = [cross_entropy_sum(scores[None], one[None], weights) for scores, one in zip(logits, labels, strict=True)]
+        total, weight = (torch.stack(each) @ of_pairs.to(logits) for each in zip(*sums, strict=True))
+        return total, weight
     certain = labels.where(labels >= 0, IGNORE)
     total = F.cross_entropy(logits, certain, weights, ignore_index=IGNORE, reduction="sum")
     labelled = certain != IGNORE
     weight = labelled.sum().to(total.dtype) if weights is None else weights[certain[labelled]].sum()
-    for several in labels[labels < 0].unique():
-        members = [label for label in range(logits.shape[1]) if -int(several) >> label & 1]
-        scores = logits.movedim(1, -1)[labels == several]
+    sets = labels[labels < 0].unique().tolist()
+    everything = logits.logsumexp(dim=1) if sets else logits.new_zeros(())
+    for several in sets:
+        members, here = _members(several, logits.shape[1]), labels == several
         smallest = logits.new_ones(()) if weights is None else weights[members].min()
-        total = total + smallest * (scores.logsumexp(dim=1) - scores[:, members].logsumexp(dim=1)).sum()
-        weight = weight + smallest * len(scores)
-    return total, weight
+        # Whole planes and a mask: picking the pixels out takes several times as long.
+        total = total + smallest * ((everything - logits[:, members].logsumexp(dim=1)) * here).sum()
+        weight = weight + smallest * here.sum()
+    return (total, weight) if of_pairs is None else (total * of_pairs[0], weight * of_pairs[0])
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def _members(several: int, classes: int) -> list[int]:
+    """Ids of a set of classes from `tectum.data.truth.any_of`."""
+    return [label for label in range(classes) if -several >> label & 1]
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, of_pairs: Tensor | None = None
+) -> Tensor:
     """Weighted mean cross-entropy over the labelled pixels, 0 if there are none. Arguments as `cross_entropy_sum`."""
-    total, weight = cross_entropy_sum(logits, labels, weights)
+    total, weight = cross_entropy_sum(logits, labels, weights, of_pairs)
     return total / torch.clamp(weight, min=torch.finfo(weight.dtype).tiny)
 
 
@@ -77,7 +97,7 @@ def ohem_sum(
     return (losses * chosen).sum(), chosen.sum()
 
 
-def lovasz_softmax_sum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def lovasz_softmax_sum(logits: Tensor, labels: Tensor, of_pairs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Lovász-softmax loss per image, summed over the images that have labels.
 
     The convex surrogate of 1 - IoU of Berman et al., "The Lovász-Softmax loss" (CVPR 2018): the mean over the classes
@@ -85,25 +105,74 @@ def lovasz_softmax_sum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: (B, K, H, W).
-        labels: (B, H, W) int64, class ids or 255 = ignore; sets of classes are ignored too.
+        labels: (B, H, W) int64, class ids, 255 = ignore, or sets of classes from `tectum.data.truth.any_of`: such a
+            pixel is none of the classes outside the set, and is left out of the losses of those inside.
+        of_pairs: (B,) weights of the pairs, or None for 1 each.
 
     Returns:
-        (sum over the images of their losses, each in [0, 1], number of images with a labelled pixel), scalars.
+        (sum over the images of their losses, each in [0, 1], number of images with a labelled pixel), both weighted,
+        scalars.
     """
     total = logits[:0].sum()  # 0 that hangs on the graph
-    images = 0
-    for scores, truth in zip(logits, labels, strict=True):
-        labelled = (truth >= 0) & (truth != IGNORE)
-        truth = truth[labelled]
-        present = truth.unique()
+    images = logits.new_zeros(())
+    weights = logits.new_ones(len(logits)) if of_pairs is None else of_pairs.to(logits)
+    for scores, truth, weight in zip(logits, labels, weights, strict=True):
+        known = truth != IGNORE
+        truth = truth[known]
+        present = truth[truth >= 0].unique()
         if len(present) == 0:
             continue
-        foreground = truth == present[:, None]
-        probabilities = scores[:, labelled].softmax(0)[present]
-        errors, order = (foreground.to(probabilities.dtype) - probabilities).abs().sort(dim=1, descending=True)
-        total = total + (errors * _jaccard_steps(foreground.gather(1, order))).sum(1).mean()
-        images += 1
-    return total, total.new_tensor(images)
+        probabilities = scores[:, known].softmax(0)
+        if (truth < 0).any():
+            losses = [_lovasz(probabilities[c : c + 1], *_membership(truth, c)) for c in present.tolist()]
+            total = total + weight * torch.cat(losses).mean()
+        else:
+            total = total + weight * _lovasz(probabilities[present], truth == present[:, None]).mean()
+        images = images + weight
+    return total, images
+
+
+def _membership(truth: Tensor, label: int) -> tuple[Tensor, Tensor]:
+    """(pixels) ids and sets -> (1, pixels) which are of a class, and (pixels) of which it is known whether they are."""
+    unknown = (truth < 0) & ((-truth >> label) & 1 > 0)
+    return (truth == label)[None], ~unknown
+
+
+def _lovasz(probabilities: Tensor, foreground: Tensor, known: Tensor | None = None) -> Tensor:
+    """(classes, pixels) probabilities and truth -> (classes,) losses, over the pixels that are known."""
+    if known is not None:
+        probabilities, foreground = probabilities[:, known], foreground[:, known]
+    errors, order = (foreground.to(probabilities.dtype) - probabilities).abs().sort(dim=1, descending=True)
+    return (errors * _jaccard_steps(foreground.gather(1, order))).sum(1)
+
+
+def box_sum(logits: Tensor, boxes: Tensor, of_pairs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What boxes without masks ask for: -log of the class's mean probability over the likeliest quarter of the box.
+
+    Boxes that touch the border of the image don't count, since the crop may have cut off their object. Source: this
+    project.
+
+    Args:
+        logits: (B, K, H, W).
+        boxes: (B, H, W) int64, from `tectum.data.truth.unmasked_boxes`.
+        of_pairs: (B,) weights of the pairs, or None for 1 each.
+
+    Returns:
+        (sum over the boxes of their losses, number of boxes), both weighted, scalars.
+    """
+    total = logits[:0].sum()  # 0 that hangs on the graph
+    number = logits.new_zeros(())
+    weights = logits.new_ones(len(logits)) if of_pairs is None else of_pairs.to(logits)
+    for image in boxes.flatten(1).any(dim=1).nonzero().flatten().tolist():
+        drawn = boxes[image]
+        border = torch.cat((drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1])).unique()
+        found = drawn.unique()
+        for box in found[(found > 0) & ~torch.isin(found, border)]:
+            scores = logits[image][:, drawn == box].log_softmax(dim=0)[int(box_label(box))]
+            likeliest = scores.topk(math.ceil(BOX_SHARE * len(scores))).values
+            total = total - weights[image] * (likeliest.logsumexp(dim=0) - math.log(len(likeliest)))
+            number = number + weights[image]
+    return total, number
 
 
 def _jaccard_steps(foreground: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from tectum.arrays import Float
+from tectum.data.boxes import Box, covered_pixels
 from tectum.errors import InputError
-from tectum.metrics.segmentation import Box, covered_pixels
 
 __all__ = ["ContrastScores", "ObjectContrast", "object_contrasts", "objects_in_boxes", "objects_of_class"]
 

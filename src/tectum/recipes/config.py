@@ -22,6 +22,10 @@ class Source(Section):
         labelled_only: leave out the pairs that have no label map.
         looked_for: ids of the only classes that the label maps look for: where they are 0, the pixel may be of any
             other class. None: of all classes.
+        boxes: the box files count, too: an object that has a box and no mask is somewhere in its box. A pair with boxes
+            and no label map counts as labelled; `looked_for` must then say which classes have boxes.
+        weight: of the labels of these pairs in the losses.
+        scale: factor by which the pairs are resized when read, 2 for pictures stored at half size.
         repeat: how often each pair occurs in an epoch.
     """
 
@@ -31,6 +35,9 @@ class Source(Section):
     labels: bool = True
     labelled_only: bool = False
     looked_for: tuple[int, ...] | None = None
+    boxes: bool = False
+    weight: float = Field(1.0, gt=0)
+    scale: float = Field(1.0, gt=0)
     repeat: int = Field(1, ge=1)
 
 

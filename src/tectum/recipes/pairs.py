@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from tectum.data.datasets import pair_table
-from tectum.data.pair import PairPaths
+from tectum.data.pair import PairPaths, Use
 from tectum.data.transforms import PairDataset, Sample, StepSampler, derive_seed
 from tectum.errors import ConfigError
 from tectum.recipes.config import DataConfig, RunConfig, Source
@@ -33,12 +33,21 @@ def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths
 
 def _source_table(source: Source) -> list[PairPaths]:
     table = pair_table(source.root, source.dataset, source.split)
-    return [pair for pair in table if pair.label is not None] if source.labelled_only else table
+    if source.boxes and source.looked_for is None and any(pair.label is None and pair.boxes for pair in table):
+        raise ConfigError(
+            f"pairs of '{source.root}' have boxes and no label map: set looked_for of this source to the classes of "
+            "the boxes, [1, 2, 3] for MSRS"
+        )
+    if not source.labelled_only:
+        return table
+    return [pair for pair in table if pair.label is not None or (source.boxes and pair.boxes is not None)]
 
 
 def _as_used(pair: PairPaths, source: Source) -> PairPaths:
     """A pair with no more of its labels than training sees."""
-    return replace(pair, looked_for=source.looked_for) if source.labels else replace(pair, label=None)
+    if not source.labels:
+        return replace(pair, label=None)
+    return replace(pair, use=Use(source.looked_for, source.boxes, source.weight, source.scale))
 
 
 def hash_fraction(name: str) -> float:

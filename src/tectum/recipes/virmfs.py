@@ -33,7 +33,7 @@ from tectum.losses.fusion import (
     saliency_mask,
 )
 from tectum.losses.picture import PictureLoss
-from tectum.losses.segmentation import cross_entropy, cross_entropy_sum, lovasz_softmax_sum
+from tectum.losses.segmentation import box_sum, cross_entropy, cross_entropy_sum, lovasz_softmax_sum
 from tectum.models.backbones.mit_weights import load_backbone
 from tectum.models.base import Role, luminance
 from tectum.models.virmfs import ViRMFS
@@ -69,6 +69,7 @@ class LossConfig(Section):
 
     Attributes:
         lovasz: of the Lovász-softmax loss, next to the cross-entropy.
+        boxes: of `box_sum`, for sources with `boxes`.
         target: of the intensity term: "maximum", the brighter source (ViR-MFS), or "detailed", `detailed_target`.
         direction: of the gradient term: "joint", |∇| as the sum of the responses to both Sobel kernels (ViR-MFS), or
             "separate", `directional_gradient_loss` (MAFS).
@@ -81,8 +82,14 @@ class LossConfig(Section):
     target: Literal["maximum", "detailed"] = "maximum"
     segmentation: float = Field(1.0, ge=0)
     lovasz: float = Field(0.0, ge=0)
+    boxes: float = Field(0.0, ge=0)
     class_weights: list[float] | None = None
     picture: PictureLoss | None = None
+
+    @property
+    def fuses(self) -> bool:
+        """Whether any term is about the picture; without one, no picture is made in training."""
+        return self.gradient > 0 or self.intensity > 0 or self.picture is not None
 
 
 class MetaConfig(Section):
@@ -197,7 +204,7 @@ class SegmentationBranch(nn.Module):
 
     def forward(self, encoded: list[tuple[Tensor, Tensor]], batch: Sample) -> Tensor:
         logits = self.model.segment(self.model.fuse_features(encoded), batch.infrared)
-        return self.weight * cross_entropy(logits, batch.labels, self.class_weights)
+        return self.weight * cross_entropy(logits, batch.labels, self.class_weights, batch.weight)
 
 
 def meta_gradients(branch: FusionBranch | SegmentationBranch, batch: Sample, inner_lr: float) -> dict[str, Tensor]:
@@ -244,24 +251,35 @@ class Objective:
     accelerator: Accelerator
     precision: Precision = "float32"
 
-    def __call__(self, model: nn.Module, batch: Sample) -> dict[str, Tensor]:
+    def __call__(self, model: ViRMFS, batch: Sample) -> dict[str, Tensor]:
         """The terms of L, each with its weight."""
         with autocast(self.precision, self.accelerator):
-            output = model(batch.visible, batch.infrared)
-        logits, labels = output.logits.float(), batch.labels
-        terms = fusion_loss(output.fused.float(), output.aux["weights"].float(), batch, self.loss)
+            features = model.fuse_features(model.encode(batch.visible, batch.infrared))
+            picture = model.fuse_image(features, batch.visible, batch.infrared) if self.loss.fuses else None
+            logits = model.segment(features, batch.infrared)
+        logits, labels = logits.float(), batch.labels
+        terms = {}
+        if picture is not None:
+            fused, weights = picture
+            terms = fusion_loss(fused.float(), weights.float(), batch, self.loss)
         terms["segmentation"] = self.loss.segmentation * mean_over_processes(
-            *cross_entropy_sum(logits, labels, self.class_weights), self.accelerator
+            *cross_entropy_sum(logits, labels, self.class_weights, batch.weight), self.accelerator
         )
         if self.loss.lovasz:
             terms["lovasz"] = self.loss.lovasz * mean_over_processes(
-                *lovasz_softmax_sum(logits, labels), self.accelerator
+                *lovasz_softmax_sum(logits, labels, batch.weight), self.accelerator
+            )
+        if self.loss.boxes:
+            terms["boxes"] = self.loss.boxes * mean_over_processes(
+                *box_sum(logits, batch.boxes, batch.weight), self.accelerator
             )
         return terms
 
 
 class Virmfs(loop.Recipe):
     """The recipe as the loop runs it."""
+
+    model: ViRMFS
 
     def __init__(self, config: VirmfsConfig, info: DatasetInfo, accelerator: Accelerator) -> None:
         model: ViRMFS = create_network(config.model, "virmfs", "virmfs", info, config.run.seed)
