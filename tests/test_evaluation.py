@@ -91,7 +91,13 @@ class Showing:
             pair = read(paths)
             light = pair.visible.mean(axis=2)
             fused = np.rint(255 * self.fuse(light, pair.infrared)).astype(np.uint8)
-            result = Result(paths.name, fused[..., None].repeat(3, 2), np.zeros(light.shape, np.uint8), fused / 255)
+            result = Result(
+                paths.name,
+                fused[..., None].repeat(3, 2),
+                np.zeros(light.shape, np.uint8),
+                np.ones(light.shape, np.float32),
+                fused / 255,
+            )
             yield Prediction(paths, pair, result)
 
 

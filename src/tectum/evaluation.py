@@ -1,7 +1,7 @@
 """The one scoring loop: behind `tectum.evaluate`, `tectum eval`, validation in training, and what a precision costs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -9,15 +9,21 @@ import numpy as np
 import torch
 
 from tectum.arrays import Float, luma
+from tectum.data.boxes import Box, read_boxes
 from tectum.data.datasets import Problem
-from tectum.data.pair import Pair, PairPaths, read_pair
+from tectum.data.pair import IGNORE, Pair, PairPaths, read_pair
 from tectum.errors import InputError
+from tectum.metrics.calibration import CalibrationScores
 from tectum.metrics.conventions import score
 from tectum.metrics.objects import ContrastScores, ObjectContrast, object_contrasts, objects_in_boxes, objects_of_class
-from tectum.metrics.segmentation import Box, BoxAgreement, SegmentationScores, read_boxes
+from tectum.metrics.segmentation import BoxAgreement, SegmentationScores
 from tectum.predict import Prediction, Predictor
 
 Metrics = Iterable[str] | Literal["all"] | None
+Camera = Literal["visible", "infrared"]
+
+LOST: dict[Camera, float] = {"visible": 0.0, "infrared": 0.5}
+"""What a lost camera shows everywhere: a visible one black, an infrared one grey."""
 
 
 class Scored(NamedTuple):
@@ -34,6 +40,7 @@ class Evaluation:
     Attributes:
         images: values of the fusion metrics of each image, by name, in the order of the pairs.
         segmentation: the confusion matrix over all images that have labels, and what follows from it.
+        calibration: whether the labels are right as often as their confidence says, over the same pixels.
         boxes: agreement with the human boxes of those images that have a file of them.
         contrast: whether objects stand out in the fused images as they do in the sources.
         labelled: number of images with labels.
@@ -41,6 +48,7 @@ class Evaluation:
     """
 
     segmentation: SegmentationScores
+    calibration: CalibrationScores = field(default_factory=CalibrationScores)
     images: dict[str, dict[str, float]] = field(default_factory=dict)
     boxes: BoxAgreement = field(default_factory=BoxAgreement)
     contrast: ContrastScores = field(default_factory=ContrastScores)
@@ -62,6 +70,8 @@ def evaluate(
     convention: str = "tectum",
     boxes: bool = False,
     objects: str = "person",
+    looked_for: Collection[int] | None = None,
+    without: Camera | None = None,
     batch: int = 1,
     read: Callable[[PairPaths], Pair] | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -78,6 +88,8 @@ def evaluate(
         boxes: also compare the labels with box files, whose ids are those of MSRS.
         objects: name of the class whose contrast is looked at, in label maps, or with `boxes` where there is only a box
             file; none is where the predictor has no class of that name.
+        looked_for: ids of the only classes that the label maps look for; all others count as 0, in predictions too.
+        without: a camera that is lost: the predictor sees one grey in its place, `LOST`.
         batch: pairs of one size that go through the network together.
         read: how a pair is read; by default labels are checked against the predictor's classes.
         advance: called once for each pair that is done with.
@@ -95,6 +107,9 @@ def evaluate(
     found = Evaluation(SegmentationScores(predictor.classes, ignore=255))  # what is ignored was read as 255
     looked_at = predictor.class_names.index(objects) if objects in predictor.class_names else None
     qualified = len({paths.split for paths in pairs}) > 1  # names may repeat between splits
+    read = read or partial(read_pair, classes=predictor.classes)
+    if without is not None:
+        read = _without(read, without)
     for item in scored(predictor, pairs, metrics=metrics, convention=convention, batch=batch, read=read):
         if isinstance(item, Problem):
             found.problems.append(item)
@@ -109,13 +124,44 @@ def evaluate(
                 labels = torch.from_numpy(item.prediction.result.labels)
                 if label is not None:
                     found.labelled += 1
-                    found.segmentation.update(labels, torch.from_numpy(label))
+                    truth, confidence = torch.from_numpy(label), torch.from_numpy(item.prediction.result.confidence)
+                    compared = labels if looked_for is None else _only(labels, looked_for)
+                    # What the predictor calls unknown counts nowhere.
+                    known = (truth != IGNORE) & (labels != IGNORE)
+                    found.segmentation.update(compared.where(known, 0), truth.where(known, IGNORE))
+                    found.calibration.update(confidence[known], compared[known] == truth[known])
                 if drawn is not None:
                     found.boxes.update(labels[None], [drawn])
                 if looked_at is not None:
                     found.contrast.update(_contrasts(item.prediction, drawn or [], looked_at))
         advance()
     return found
+
+
+def flood(matrix: torch.Tensor, looked_for: Collection[int]) -> float:
+    """Share of the pixels that are none of some classes and yet carry one of them; NaN where there are none.
+
+    Args:
+        matrix: (K, K) counts, true classes in rows, predicted ones in columns.
+        looked_for: ids of the classes.
+    """
+    others = [label for label in range(len(matrix)) if label not in looked_for]
+    rows = matrix[others].double()
+    return float(rows[:, list(looked_for)].sum() / rows.sum())
+
+
+def _only(labels: torch.Tensor, looked_for: Collection[int]) -> torch.Tensor:
+    return labels.where(torch.isin(labels, torch.tensor([*looked_for, IGNORE], dtype=labels.dtype)), 0)
+
+
+def _without(read: Callable[[PairPaths], Pair], camera: Camera) -> Callable[[PairPaths], Pair]:
+    def blinded(paths: PairPaths) -> Pair:
+        pair = read(paths)
+        if camera == "visible":
+            return replace(pair, visible=np.full_like(pair.visible, LOST[camera]), lost=camera)
+        return replace(pair, infrared=np.full_like(pair.infrared, LOST[camera]), lost=camera)
+
+    return blinded
 
 
 def _contrasts(prediction: Prediction, boxes: Sequence[Box], label: int) -> list[ObjectContrast]:

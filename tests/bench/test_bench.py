@@ -55,7 +55,8 @@ def local(monkeypatch):
 
 
 def result(level, label):
-    return Result("a", np.zeros((4, 5, 3), np.uint8), np.full((4, 5), label, np.uint8), np.full((4, 5), level, "f4"))
+    labels, luminance = np.full((4, 5), label, np.uint8), np.full((4, 5), level, "f4")
+    return Result("a", np.zeros((4, 5, 3), np.uint8), labels, np.ones((4, 5), np.float32), luminance)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from PIL import Image
 
 from tectum.data.datasets import dataset_info
-from tectum.data.pair import read_pair
+from tectum.data.pair import InputWarning, read_pair
+from tectum.metrics import CalibrationScores
 from tectum.metrics.functional import mutual_information, qabf
 from tectum.predict import Predictor
 from tectum.scenes import write_scenes
@@ -163,3 +165,52 @@ def test_wrong_arguments(arguments, code, message, msrs, weights, run_tectum):
     assert result.exit_code == code
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_label_maps_that_look_for_some_classes(msrs, weights, run_tectum):
+    root, table = msrs
+    result, report = evaluate(run_tectum, root, weights, "msrs", "--looked-for", "car,2", "--backend", "torch")
+    assert result.exit_code == 0, result.output
+    scores = report["segmentation"]
+    assert scores["looked_for"] == ["car", "person"]
+    matrix = np.zeros((9, 9), int)
+    for paths in table:
+        pair = read_pair(paths)
+        labels = Predictor(weights, backend="torch").batch([pair])[0].labels
+        np.add.at(matrix, (pair.label, np.where(np.isin(labels, (1, 2)), labels, 0)), 1)
+    np.testing.assert_allclose(scores["confusion_matrix"], matrix, atol=3)
+    others = matrix[[0, *range(3, 9)]]
+    assert scores["flood"] == pytest.approx(others[:, 1:3].sum() / others.sum(), abs=1e-3)
+    assert "flood" in result.stdout
+    for wrong in ("cars", "0", "9", ""):
+        result, _ = evaluate(run_tectum, root, weights, "msrs", "--looked-for", wrong)
+        assert result.exit_code == 2
+        assert "the classes are car, person" in result.stderr
+
+
+def test_a_lost_camera(msrs, weights, run_tectum):
+    root, table = msrs
+    _, report = evaluate(run_tectum, root, weights, "msrs", "--without", "infrared", "--backend", "torch")
+    assert report["without"] == "infrared"
+    matrix = np.zeros((9, 9), int)
+    for paths in table:
+        pair = read_pair(paths)
+        grey = replace(pair, infrared=np.full_like(pair.infrared, 0.5))
+        with pytest.warns(InputWarning, match="constant"):
+            labels = Predictor(weights, backend="torch").batch([grey])[0].labels
+        np.add.at(matrix, (pair.label, labels), 1)
+    np.testing.assert_allclose(report["segmentation"]["confusion_matrix"], matrix, atol=3)
+    assert report["warnings"] == []  # it was asked for
+
+
+def test_calibration_is_that_of_the_confidence(msrs, weights, run_tectum):
+    root, table = msrs
+    result, report = evaluate(run_tectum, root, weights, "msrs", "--backend", "torch")
+    expected = CalibrationScores()
+    for paths in table:
+        pair = read_pair(paths)
+        found = Predictor(weights, backend="torch").batch([pair])[0]
+        expected.update(torch.from_numpy(found.confidence), torch.from_numpy(found.labels == pair.label))
+    assert report["calibration"]["ece"] == pytest.approx(float(expected.compute()["ece"]), abs=1e-3)
+    assert sum(report["calibration"]["pixels"]) == 3 * 48 * 70
+    assert "ECE" in result.stdout

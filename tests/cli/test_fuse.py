@@ -265,3 +265,21 @@ def test_a_thousand_pairs_of_which_ten_are_broken(tmp_path, weights, run_tectum,
     assert "10 without a result" in result.stderr
     rows = [line.split("│")[1].strip() for line in result.stderr.splitlines() if line.startswith("│")]
     assert sorted(row for row in rows if row) == broken
+
+
+def test_confidence_and_unknown_pixels(pairs, weights, run_tectum):
+    one = ("--visible", pairs / "vi" / "1.png", "--infrared", pairs / "ir" / "1.png", "--model", weights)
+    expected = Predictor(weights)(visible=one[1], infrared=one[3])
+    least = float(np.median(expected.confidence))
+    result = run_tectum("fuse", *one, "--out", pairs / "out", "--save", "labels,confidence", "--unknown", least)
+    assert result.exit_code == 0, result.output
+    mode, confidence = read(pairs / "out" / "confidence" / "1.png")
+    assert mode == "L"
+    assert np.abs(confidence / 255 - expected.confidence).max() < 0.01
+    _, labels = read(pairs / "out" / "labels" / "1.png")
+    assert 0.3 < (labels == 255).mean() < 0.7
+    known = labels != 255
+    assert (labels[known] == expected.labels[known]).mean() > 0.99
+    result = run_tectum("fuse", *one, "--out", pairs / "out", "--unknown", 2)
+    assert result.exit_code == 2
+    assert "probability from 0 to 1" in result.stderr

@@ -9,6 +9,7 @@ from tectum.data.truth import any_of
 from tectum.losses.segmentation import (
     binary_target,
     boundary_target,
+    box_sum,
     cross_entropy,
     cross_entropy_sum,
     lovasz_softmax_sum,
@@ -59,11 +60,67 @@ def test_of_several_classes_their_probabilities_are_summed():
     torch.testing.assert_close(cross_entropy(shared, labels), cross_entropy(logits, labels))
 
 
-@pytest.mark.parametrize("loss", [ohem_sum, lovasz_softmax_sum])
-def test_losses_that_need_one_class_ignore_sets(loss):
+def test_ohem_ignores_sets():
     logits, labels = batch()
-    ignored = labels.masked_fill(labels == 2, 255)
-    torch.testing.assert_close(loss(logits, labels.masked_fill(labels == 2, any_of({0, 2}))), loss(logits, ignored))
+    ignored, sets = labels.masked_fill(labels == 2, 255), labels.masked_fill(labels == 2, any_of({0, 2}))
+    torch.testing.assert_close(ohem_sum(logits, sets), ohem_sum(logits, ignored))
+
+
+def test_lovasz_takes_a_set_for_background_of_the_classes_outside_it():
+    logits, labels = batch(classes=3)
+    labels = labels.masked_fill(labels == 0, any_of({0, 2}))
+    # Of class 1 it is known everywhere; class 2 may be anywhere in the set.
+    total, images = lovasz_softmax_sum(logits, labels)
+    losses = []
+    for scores, truth in zip(logits, labels, strict=True):
+        for label, known in ((1, truth != 255), (2, (truth == 1) | (truth == 2))):
+            foreground = truth[known] == label
+            errors, order = (foreground.float() - scores.softmax(0)[label][known]).abs().sort(descending=True)
+            right = foreground[order].float()
+            intersection, union = right.sum() - right.cumsum(0), right.sum() + (1 - right).cumsum(0)
+            jaccard = 1 - intersection / union
+            losses.append((errors * torch.cat((jaccard[:1], jaccard.diff()))).sum())
+    assert images == 2
+    torch.testing.assert_close(total, torch.stack(losses).view(2, 2).mean(dim=1).sum(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy_sum, lovasz_softmax_sum])
+def test_pairs_have_weights(loss):
+    logits, labels = batch()
+    alone = [loss(logits[k : k + 1], labels[k : k + 1]) for k in (0, 1)]
+    total, weight = loss(logits, labels, of_pairs=torch.tensor([0.5, 3.0]))
+    torch.testing.assert_close(total, 0.5 * alone[0][0] + 3 * alone[1][0])
+    torch.testing.assert_close(weight, 0.5 * alone[0][1] + 3 * alone[1][1])
+    doubled = loss(logits, labels, of_pairs=torch.tensor([2.0, 2.0]))
+    for found, whole in zip(doubled, loss(logits, labels), strict=True):
+        torch.testing.assert_close(found, 2 * whole)
+
+
+def test_a_box_asks_for_its_class_in_a_quarter_of_its_pixels():
+    boxes = torch.zeros(1, 12, 12, dtype=torch.int64)
+    boxes[0, 2:6, 2:6] = 2 + 256
+    boxes[0, 0:3, 9:] = 1 + 512  # touches the border
+    logits = torch.zeros(1, 4, 12, 12, requires_grad=True)
+    total, number = box_sum(logits, boxes)
+    assert number == 1
+    torch.testing.assert_close(total, torch.tensor(math.log(4)))
+    total.backward()
+    assert (logits.grad[0, 2, 2:6, 2:6] < 0).sum() == 4
+    assert (logits.grad[:, :, boxes[0] != 2 + 256] == 0).all()
+    satisfied = torch.zeros(1, 4, 12, 12)
+    satisfied[0, 2, 2:4, 2:4] = 20.0
+    assert box_sum(satisfied, boxes)[0] < 1e-3
+    total, number = box_sum(logits, boxes, torch.tensor([0.5]))
+    assert number == 0.5
+    torch.testing.assert_close(total, torch.tensor(0.5 * math.log(4)))
+
+
+def test_no_boxes_cost_nothing_and_give_a_zero_gradient():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    total, number = box_sum(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
+    total.backward()
+    assert (total, number) == (0, 0)
+    assert logits.grad.abs().sum() == 0
 
 
 def test_no_labels_cost_nothing_and_give_a_zero_gradient():

@@ -142,7 +142,7 @@ def test_nan_from_the_network_is_an_error():
 @pytest.mark.parametrize("classes", [1, 9, 255])
 def test_labels_are_the_first_class_with_the_highest_score(classes):
     logits = np.random.default_rng(0).integers(-4, 0, (classes, 7, 11)).astype(np.float32)  # many are equal
-    labels = predictor_module._highest(logits)
+    labels, _ = predictor_module._highest(logits)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, logits.argmax(axis=0))
 
@@ -390,3 +390,46 @@ def test_real_pair(shared_data, network):
     name = sorted(file.name for file in (folder / "vi").iterdir())[0]
     result = Predictor(network)(visible=folder / "vi" / name, infrared=str(folder / "ir" / name))
     assert result.fused.shape == (600, 800, 3)
+
+
+def confidences(logits):
+    exponentials = np.exp(logits - logits.max(axis=0))
+    return (exponentials / exponentials.sum(axis=0)).max(axis=0)
+
+
+def test_confidence_is_the_probability_of_the_label():
+    one = pair(50, 97)
+    predictor = Predictor(MaximumFusion())
+    result, logits = predictor.batch([one])[0], predictor.logits(one)
+    assert logits.shape == (3, 50, 97)
+    np.testing.assert_array_equal(logits.argmax(axis=0), result.labels)
+    np.testing.assert_allclose(result.confidence, confidences(logits), rtol=1e-5)
+
+
+def test_weights_may_have_a_temperature():
+    one = pair(40, 40)
+    warm = Predictor(MaximumFusion(calibration={"temperature": 0.1})).batch([one])[0]
+    plain = Predictor(MaximumFusion())
+    np.testing.assert_allclose(warm.confidence, confidences(10 * plain.logits(one)), rtol=1e-4)
+    np.testing.assert_array_equal(warm.labels, plain.batch([one])[0].labels)
+    for value in (0, -1, "hot"):
+        with pytest.raises(WeightsError, match="temperature"):
+            Predictor(MaximumFusion(calibration={"temperature": value}))
+
+
+def test_logits_in_tiles_are_those_of_a_whole_run():
+    one = pair(200, 300)
+    whole, tiled = (Predictor(MaximumFusion(), tile=tile).logits(one) for tile in ("off", 128))
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_what_is_below_the_least_probability_is_unknown():
+    one = pair(40, 50)
+    known = Predictor(MaximumFusion()).batch([one])[0]
+    least = float(np.median(known.confidence))
+    result = Predictor(MaximumFusion(), unknown=least).batch([one])[0]
+    np.testing.assert_array_equal(result.labels, np.where(known.confidence < least, 255, known.labels))
+    assert 0.2 < (result.labels == 255).mean() < 0.8
+    for value in (-0.1, 1.5):
+        with pytest.raises(ConfigError, match="probability"):
+            Predictor(MaximumFusion(), unknown=value)

@@ -10,6 +10,8 @@ import torch
 from accelerate import Accelerator
 
 import tectum
+from tectum.data.datasets import dataset_info
+from tectum.data.pair import Use
 from tectum.data.transforms import Sample
 from tectum.errors import ConfigError, InputError, WeightsError
 from tectum.losses.fusion import (
@@ -23,6 +25,7 @@ from tectum.losses.segmentation import lovasz_softmax_sum
 from tectum.models.base import luminance
 from tectum.models.virmfs import ViRMFS
 from tectum.recipes.loop import differentiate
+from tectum.recipes.pairs import training_tables
 from tectum.recipes.reading import CONFIGS, read_config
 from tectum.recipes.virmfs import (
     FusionBranch,
@@ -30,6 +33,7 @@ from tectum.recipes.virmfs import (
     MetaConfig,
     Objective,
     SegmentationBranch,
+    Virmfs,
     VirmfsConfig,
     fusion_loss,
     meta_branch,
@@ -333,8 +337,6 @@ def test_damaged_checkpoint_is_named(scenes, tmp_path):
 
 
 def test_holdout_pairs_are_not_trained_on(scenes):
-    from tectum.recipes.pairs import training_tables
-
     config = small_config(scenes, "data.holdout=0.5", "data.validation=[]")
     training, validation = training_tables(config.data, config.run)
     assert training
@@ -350,11 +352,10 @@ def test_holdout_pairs_are_not_trained_on(scenes):
 def test_labels_that_look_for_some_classes_train_them_alone(scenes):
     from tectum.data.transforms import PairDataset
     from tectum.data.truth import any_of
-    from tectum.recipes.pairs import training_tables
 
     config = small_config(scenes, "data.train.0.looked_for=[1,2]", "data.holdout=0.5", "data.validation=[]")
     training, validation = training_tables(config.data, config.run)
-    assert all(pair.label is None for pair in validation)  # a score against such labels would be wrong
+    assert all(pair.use.looked_for == (1, 2) for pair in validation)  # by which the recipe leaves them out of scores
     complete = [replace(pair, use=Use()) for pair in training]
     found, whole = (PairDataset(table, 9, config.data.augmentation)[0, 5].labels for table in (training, complete))
     others = any_of({0, 3, 4, 5, 6, 7, 8})
@@ -363,8 +364,6 @@ def test_labels_that_look_for_some_classes_train_them_alone(scenes):
 
 
 def test_pairs_without_a_label_map_can_be_left_out(scenes, tmp_path):
-    from tectum.recipes.pairs import training_tables
-
     shutil.copytree(scenes, tmp_path / "scenes")
     next((tmp_path / "scenes" / "train" / "Segmentation_labels").iterdir()).unlink()
     for labelled_only, count in ((False, 6), (True, 5)):
@@ -384,3 +383,30 @@ def test_a_renamed_module_does_not_leave_the_meta_step_in_silence(scenes, tmp_pa
     monkeypatch.setattr(ViRMFS, "roles", roles)
     with pytest.raises(ValueError, match="virmfs_b0 has no 'blending_head', which it declares for the role fusion"):
         train(small_config(scenes), tmp_path)
+
+
+def test_without_a_loss_on_the_picture_none_is_made(scenes, random_batch, monkeypatch):
+    losses = ("loss.gradient=0", "loss.intensity=0", "loss.lovasz=1", "loss.boxes=1")
+    config = small_config(scenes, *losses, "meta.enabled=false")
+    monkeypatch.setattr(ViRMFS, "fuse_image", lambda *_: pytest.fail("a picture was made"))
+    recipe = Virmfs(config, dataset_info("msrs"), Accelerator())
+    terms = recipe.step(random_batch(), epoch=0)
+    assert set(terms) == {"segmentation", "lovasz", "boxes"}
+    assert terms["segmentation"] > 0
+
+
+def test_boxes_without_a_label_map_need_the_classes_that_have_boxes(scenes, tmp_path):
+    root = tmp_path / "boxed"
+    shutil.copytree(scenes / "train", root)
+    shutil.rmtree(root / "Segmentation_labels")
+    (root / "boxes").mkdir()
+    for image in (root / "vi").iterdir():
+        (root / "boxes" / f"{image.stem}.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    settings = (f"data.train.0.root={root}", "data.train.0.split=null", "data.train.0.boxes=true", "data.holdout=0")
+    config = small_config(scenes, *settings)
+    with pytest.raises(ConfigError, match="looked_for"):
+        training_tables(config.data, config.run)
+    config = small_config(scenes, *settings, "data.train.0.looked_for=[1,2,3]", "data.train.0.labelled_only=true")
+    training, _ = training_tables(config.data, config.run)
+    assert len(training) == 6
+    assert all(pair.use.boxes for pair in training)

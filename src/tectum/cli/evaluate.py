@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -37,6 +37,7 @@ _CONVENTION = (
     "tectum: 8-bit BT.601 luminance of the fused RGB picture as saved; mean over the images; MI in bits; MI, VIF and "
     "SCD are sums over both sources"
 )
+_ECE = "expected calibration error of the labels' confidence over all labelled pixels, 15 bins of equal width"
 _IOU = "one confusion matrix over all images; classes that occur neither in labels nor predictions are left out"
 
 
@@ -50,6 +51,17 @@ def evaluate(
     device: Device = "auto",
     backend: Backend = "auto",
     batch: Batch = 1,
+    looked_for: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS,...",
+            help="The only classes that the label maps look for, by name or id: all others count as class 0.",
+        ),
+    ] = None,
+    without: Annotated[
+        Literal["visible", "infrared"] | None,
+        typer.Option(help="A camera that is lost: black, or grey, in place of its images."),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Score a model on a data set: segmentation, fusion, agreement with boxes where there are boxes.
@@ -67,12 +79,20 @@ def evaluate(
 
     predictor = Predictor(model, device, backend)
     classes = _class_list(predictor, info, pairs)
+    ids = None if looked_for is None else _class_ids(looked_for, classes)
     splits = sorted({paths.split for paths in pairs if paths.split})
     console = messages()
     read = partial(read_pair, classes=len(classes), ignore=info.ignore)
     with collected_warnings() as warned, progress("scoring", len(pairs), console) as advance:
         found = evaluation.evaluate(
-            predictor, pairs, boxes=info.name == "msrs", batch=batch, read=read, advance=advance
+            predictor,
+            pairs,
+            boxes=info.name == "msrs",
+            looked_for=ids,
+            without=without,
+            batch=batch,
+            read=read,
+            advance=advance,
         )
     problems += found.problems
 
@@ -91,7 +111,8 @@ def evaluate(
             "names_sha256": hashlib.sha256("\n".join(sorted(found.images)).encode()).hexdigest(),
         },
         "resize": _RESIZE.format(stride=predictor.engine.stride),
-        **_sections(found, classes, info),
+        "without": without,
+        **_sections(found, classes, info, ids),
         "problems": [problem._asdict() for problem in problems],
         "warnings": warned,
     }
@@ -104,8 +125,25 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _sections(found: "Evaluation", classes: Sequence[str], info: DatasetInfo) -> dict[str, Any]:
-    """Sections `fusion`, `segmentation` (where there are labels) and `boxes` (where there are boxes)."""
+def _class_ids(text: str, classes: Sequence[str]) -> tuple[int, ...]:
+    """Ids of classes that are given by names or ids."""
+    ids = []
+    for one in (part.strip() for part in text.split(",")):
+        if one in classes:
+            ids.append(classes.index(one))
+        elif one.isdecimal() and 0 < int(one) < len(classes):
+            ids.append(int(one))
+        else:
+            raise ConfigError(f"--looked-for cannot be '{one}'; the classes are {', '.join(classes[1:])}")
+    return tuple(dict.fromkeys(ids))
+
+
+def _sections(
+    found: "Evaluation", classes: Sequence[str], info: DatasetInfo, looked_for: Sequence[int] | None
+) -> dict[str, Any]:
+    """Sections `fusion`, `segmentation` and `calibration` (where there are labels), and `boxes` (where there are)."""
+    from tectum.evaluation import flood
+
     sections: dict[str, Any] = {}
     if found.images:
         mean = {key: value for key, value in found.means().items() if key != "miou"}
@@ -127,6 +165,15 @@ def _sections(found: "Evaluation", classes: Sequence[str], info: DatasetInfo) ->
                 )
             ],
             "confusion_matrix": found.segmentation.matrix.tolist(),
+        }
+        if looked_for is not None:
+            sections["segmentation"] |= {
+                "looked_for": [classes[label] for label in looked_for],
+                "flood": flood(found.segmentation.matrix, looked_for),
+            }
+        calibration = found.calibration.compute()
+        sections["calibration"] = {"convention": _ECE, "ece": float(calibration["ece"])} | {
+            key: calibration[key].nan_to_num(0).tolist() for key in ("pixels", "confidence", "accuracy")
         }
     if found.contrast.counts[0]:
         contrast = found.contrast.compute()
@@ -189,6 +236,12 @@ def _show(report: dict[str, Any], console: Console) -> None:
         _show_table(table, report["fusion"]["convention"], console)
     if "segmentation" in report:
         _show_segmentation(report["segmentation"], console)
+    if "calibration" in report:
+        calibration = report["calibration"]
+        table = Table(title="Calibration", title_justify="left")
+        table.add_column("ECE %", justify="right")
+        table.add_row(_percent(calibration["ece"]))
+        _show_table(table, calibration["convention"], console)
     if "objects" in report:
         objects = report["objects"]
         table = Table(title="Contrast of persons", title_justify="left")
@@ -218,7 +271,15 @@ def _show_segmentation(scores: dict[str, Any], console: Console) -> None:
     table.add_row("", "mean, class 0 counted", _percent(scores["miou_with_class_0"]), accuracy)
     table.add_row("", "mean, class 0 left out", _percent(scores["miou_without_class_0"]), "")
     table.add_row("", "all pixels", "", _percent(scores["pixel_accuracy"]))
-    _show_table(table, f"{scores['convention']}; ignored ids: {ignored}; accuracy is recall", console)
+    if "flood" in scores:
+        table.add_row("", "flood", _percent(scores["flood"]), "")
+    partly = (
+        f"; looked for: {', '.join(scores['looked_for'])}, all others count as class 0; flood: share of the pixels "
+        "that are none of these and carry one"
+        if "flood" in scores
+        else ""
+    )
+    _show_table(table, f"{scores['convention']}; ignored ids: {ignored}; accuracy is recall{partly}", console)
 
 
 def _show_table(table: Table, convention: str, console: Console) -> None:

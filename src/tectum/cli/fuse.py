@@ -33,7 +33,7 @@ def fuse(
     infrared: Annotated[str, typer.Option(help="Infrared images, given in the same way.")],
     out: Out,
     model: Model = DEFAULT_WEIGHTS,
-    save: Annotated[str, typer.Option(help="What to write, by commas: fused, labels, overlay, panel.")] = (
+    save: Annotated[str, typer.Option(help="What to write, by commas: fused, labels, confidence, overlay, panel.")] = (
         "fused,labels"
     ),
     device: Device = "auto",
@@ -48,12 +48,17 @@ def fuse(
         ),
     ] = "auto",
     infrared_range: InfraredRange = None,
+    unknown: Annotated[
+        float,
+        typer.Option(metavar="P", help="Pixels whose class has a probability below P get the label 255."),
+    ] = 0.0,
     json: Json = None,
 ) -> None:
     """Fuse pairs and label every pixel, at the pairs' own size.
 
-    Writes OUT/fused/NAME.png (colour), OUT/labels/NAME.png (8-bit class ids), OUT/overlay/NAME.png and
-    OUT/panel/NAME.png; NAME is the visible file's. Pairs that cannot be used are skipped and listed at the end.
+    Writes OUT/fused/NAME.png (colour), OUT/labels/NAME.png (8-bit class ids), OUT/confidence/NAME.png (0 to 255),
+    OUT/overlay/NAME.png and OUT/panel/NAME.png; NAME is the visible file's. Pairs that cannot be used are skipped and
+    listed at the end.
     """
     items = _items(save)
     pairs, unmatched = find_pairs(visible, infrared)
@@ -61,7 +66,7 @@ def fuse(
     for folder in [out / item for item in items] + ([json.parent] if json else []):
         require_writable(folder)
 
-    predictor = Predictor(model, device, backend, tile=_tile(tile))
+    predictor = Predictor(model, device, backend, tile=_tile(tile), unknown=unknown)
     console = messages()
     with collected_warnings() as warned, progress("fusing", len(pairs), console) as advance:
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Metrics of fused images and of label maps: pure functions, and torchmetrics classes that accumulate them."""
 
+from tectum.metrics.calibration import CalibrationScores
 from tectum.metrics.conventions import CONVENTIONS, Convention, get_convention, score
 from tectum.metrics.functional import (
     FUSION_METRICS,
@@ -59,6 +60,7 @@ __all__ = [
     "BoundaryScores",
     "Box",
     "BoxAgreement",
+    "CalibrationScores",
     "ContrastScores",
     "Convention",
     "Definition",

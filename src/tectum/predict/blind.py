@@ -61,7 +61,7 @@ class FrozenCameras:
     def __call__(self, pair: Pair) -> Pair:
         """The pair, with `lost` set where a camera has stopped; an `InputWarning` where one may have."""
         before, self._before = self._before, pair
-        if before is None:
+        if before is None or pair.lost is not None:
             return pair
         same = [name for name in _SOURCES if np.array_equal(_image(pair, name), _image(before, name))]
         if len(same) != 1:

@@ -19,6 +19,7 @@ from tectum import DEFAULT_WEIGHTS
 from tectum.arrays import Bytes, Float
 from tectum.data.datasets import Problem
 from tectum.data.pair import (
+    IGNORE,
     ImageSource,
     InputWarning,
     Pair,
@@ -34,6 +35,7 @@ from tectum.machine import free_memory
 from tectum.predict.blind import FrozenCameras, without_blind
 from tectum.predict.choice import create_engine
 from tectum.predict.colour import luminance, recolour, to_bytes
+from tectum.predict.familiar import say_if_unlike, traits
 from tectum.predict.tiling import (
     BAND_ROWS,
     SMALLEST_TILE,
@@ -66,13 +68,16 @@ class Result:
     Attributes:
         name: the pair's name.
         fused: uint8 (H, W, 3) RGB, the fused luminance in the visible image's colour, clamped and rounded.
-        labels: uint8 (H, W), the class with the highest score at each pixel.
+        labels: uint8 (H, W), the class with the highest score at each pixel; 255 where `Predictor.unknown` says so.
+        confidence: float32 (H, W) in (0, 1], the probability of that class, calibrated on held-out pairs where the
+            weights' metadata have a temperature.
         luminance: float32 (H, W) in [0, 1], the fused luminance before rounding and colour.
     """
 
     name: str
     fused: Bytes
     labels: Bytes
+    confidence: Float
     luminance: Float
 
 
@@ -121,12 +126,14 @@ class Predictor:
             tiles change it more. "off": always whole; a number of pixels: the height of a band or the side of a
             square tile, rounded up to the network's stride; "auto": bands or tiles where an image has more than
             2 megapixels or half of the free memory would not do for a whole run, tiles as large as that allows.
+        unknown: pixels whose confidence is below this get the label 255.
 
     A network handed in is used as it is at each call, so that a network in training can be validated; its modules'
     train and eval modes are left as they were found.
 
     Raises:
-        ConfigError: unknown model name, device or backend, or three that do not go together; a tile below 128.
+        ConfigError: unknown model name, device or backend, or three that do not go together; a tile below 128; an
+            `unknown` that is no probability.
         ExportError: weights that cannot be exported for the backend asked for.
         MissingExtraError: a backend that is not installed.
         WeightsError: weights or an exported file that cannot be read.
@@ -145,11 +152,15 @@ class Predictor:
         backend: str = "auto",
         *,
         tile: Tile = "auto",
+        unknown: float = 0.0,
     ) -> None:
+        if not 0 <= unknown <= 1:
+            raise ConfigError(f"unknown must be a probability from 0 to 1, got {unknown!r}")
         if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST_TILE):
             raise ConfigError(f"tile must be auto, off, or a number of pixels from {SMALLEST_TILE} up, got {tile!r}")
-        self.tile = tile
+        self.tile, self.unknown = tile, unknown
         self.engine: Engine = create_engine(model, device, backend)
+        self._sharpness = np.float32(1 / self.temperature)
         if self.classes > 255:
             raise ConfigError(
                 f"model '{self.name}' has {self.classes} classes; label maps are 8-bit and hold at most 255"
@@ -175,6 +186,16 @@ class Predictor:
         """uint8 (K, 3): the colour of each class id in pictures; evenly spread hues where the weights do not say."""
         palette = self._per_class("palette")
         return np.array(palette, np.uint8) if palette else default_palette(self.classes)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by before they become probabilities; 1 where the weights do not say."""
+        value = (self.engine.metadata.get("calibration") or {}).get("temperature", 1.0)
+        if not isinstance(value, int | float) or not value > 0:
+            raise WeightsError(
+                f"model '{self.name}' has the temperature {value!r} in its metadata; correct its config.json"
+            )
+        return float(value)
 
     def _per_class(self, key: str) -> list[Any] | None:
         values = self.engine.metadata.get(key)
@@ -232,7 +253,24 @@ class Predictor:
             for start in range(0, len(indices), together):
                 chosen = indices[start : start + together]
                 results.update(zip(chosen, self._run([pairs[index] for index in chosen], size, plan), strict=True))
+        calibration = self.engine.metadata.get("calibration") or {}
+        for index, pair in enumerate(pairs):
+            if calibration.get("ranges"):
+                found = traits(pair, results[index].labels, results[index].confidence)
+                say_if_unlike(pair, found, calibration, self.name)
         return [results[index] for index in range(len(pairs))]
+
+    def logits(self, pair: Pair) -> Float:
+        """The network's segmentation scores (K, H, W) float32 of one pair, before `temperature`.
+
+        Raises:
+            InputError: the pair is smaller than 16x16 or its images differ in size.
+        """
+        _check(pair)
+        height, width = pair.infrared.shape
+        size = (round_up(height, self.engine.stride), round_up(width, self.engine.stride))
+        bands = [logits[0].copy() for _, _, logits in self._bands([without_blind(pair)], size, self._plan(size))]
+        return np.concatenate(bands, axis=1)[:, :height, :width]
 
     def stream(
         self, table: Iterable[PairPaths], *, batch: int = 1, read: Callable[[PairPaths], Pair] = read_pair
@@ -352,17 +390,23 @@ class Predictor:
             fused = luminance(pair.visible[rows]) if pair.lost == "infrared" else pair.infrared[rows]
         np.clip(fused, 0, 1, out=result.luminance[rows])
         result.fused[rows] = to_bytes(recolour(pair.visible[rows], fused))
-        result.labels[rows] = _highest(logits)
+        labels, best = _highest(logits)
+        confidence = result.confidence[rows]
+        confidence.fill(0)
+        for scores in logits:
+            confidence += np.exp((scores - best) * self._sharpness)
+        np.reciprocal(confidence, out=confidence)
+        result.labels[rows] = np.where(confidence < self.unknown, IGNORE, labels) if self.unknown else labels
 
 
-def _highest(logits: Float) -> Bytes:
-    """Labels (h, W) of finite logits (K, h, W): what `logits.argmax(axis=0)` gives, in an eighth of its time."""
+def _highest(logits: Float) -> tuple[Bytes, Float]:
+    """Labels and scores (h, W) of finite logits (K, h, W): argmax and max over K, in an eighth of their time."""
     best, labels = logits[0].copy(), np.zeros(logits.shape[1:], np.uint8)
     for label, scores in enumerate(logits[1:], start=1):
         # Labels rise, so the largest one is the last that was above all before.
         np.maximum(labels, (scores > best) * np.uint8(label), out=labels)
         np.maximum(best, scores, out=best)
-    return labels
+    return labels, best
 
 
 def _read(read: Callable[[PairPaths], Pair], row: PairPaths) -> Pair | Problem:
@@ -387,7 +431,8 @@ def _check(pair: Pair) -> None:
 def _empty(pair: Pair) -> Result:
     """The result of a pair, to be filled."""
     shape = pair.infrared.shape
-    return Result(pair.name, np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32))
+    luminance, confidence = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    return Result(pair.name, np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), confidence, luminance)
 
 
 def _window(pairs: Sequence[Pair], rows: slice, columns: slice) -> tuple[Float, Float]:

@@ -10,11 +10,12 @@ from PIL import Image
 from tectum.data.datasets import Problem
 from tectum.data.pair import Pair, PairPaths
 from tectum.files import atomic_path
+from tectum.predict.colour import to_bytes
 from tectum.predict.predictor import Prediction, Predictor
 from tectum.viz import overlay, panel
 
-ITEMS = ("fused", "labels", "overlay", "panel")
-"""What can be written of a result."""
+ITEMS = ("fused", "labels", "confidence", "overlay", "panel")
+"""What can be written of a result; confidence in 8 bits, where 255 is certain."""
 
 _WRITERS = 2
 # zlib's default of 6 takes more than twice as long and saves 2 % of the size.
@@ -93,6 +94,8 @@ def _pictures(predictor: Predictor, prediction: Prediction, items: Iterable[str]
             made[item] = Image.fromarray(result.fused)
         elif item == "labels":
             made[item] = Image.fromarray(result.labels)
+        elif item == "confidence":
+            made[item] = Image.fromarray(to_bytes(result.confidence))
         elif tinted is not None and item == "overlay":
             made[item] = Image.fromarray(tinted)
         elif tinted is not None:

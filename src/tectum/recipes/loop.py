@@ -5,6 +5,7 @@ checkpoint to the very weights that it would have had without the interruption.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,10 @@ from tectum.data.pair import PairPaths
 from tectum.data.transforms import PairDataset, Sample
 from tectum.errors import ConfigError, InputError
 from tectum.evaluation import evaluate
+from tectum.models import load
 from tectum.models.base import FusionSegmenter
 from tectum.predict import Predictor
+from tectum.recipes.calibration import calibrate
 from tectum.recipes.checkpoint import Checkpoint
 from tectum.recipes.config import DataConfig, OptimiserConfig, RunConfig
 from tectum.recipes.directory import open_directory
@@ -90,7 +93,9 @@ class Recipe:
         Raises:
             InputError: a pair that cannot be used.
         """
-        found = evaluate(Predictor(self.network(evaluated)), pairs)
+        # A score against label maps that look for some classes only would be wrong.
+        scored = [pair if pair.use.looked_for is None else replace(pair, label=None) for pair in pairs]
+        found = evaluate(Predictor(self.network(evaluated)), scored)
         for problem in found.problems:
             raise InputError(f"validation pair '{problem.name}' cannot be used: {problem.message}")
         return found.means(), {}
@@ -159,8 +164,25 @@ def train(make: Callable[[Any, DatasetInfo, Accelerator], Recipe], config: Setti
             checkpoint.write_if_due(progress, last=progress.step == total)
         if accelerator.is_main_process:
             recipe.network(evaluated).save(directory / "last")
+            if recipe.monitor is not None:
+                _calibrate(directory, table, validation, config.data)
         accelerator.wait_for_everyone()
     return directory / "last"
+
+
+def _calibrate(
+    directory: Path, training: Sequence[PairPaths], validation: Sequence[PairPaths], data: DataConfig
+) -> None:
+    """Give the saved networks their temperature and what their training pairs are like, where labels are held out."""
+    labelled = [pair for pair in validation if pair.label is not None]
+    if not labelled:
+        return
+    distinct = list(dict.fromkeys(training))
+    for name in ("best", "last"):
+        if (directory / name).is_dir():
+            network = load(directory / name)
+            network.metadata["calibration"] = calibrate(network, labelled, distinct, data.augmentation.weather)
+            network.save(directory / name)
 
 
 def _validate(recipe: Recipe, evaluated: nn.Module, pairs: Sequence[PairPaths], log: Log, epoch: int) -> None:

@@ -143,6 +143,12 @@ class MafsJointConfig(Section):
             raise ValueError("pretrained and model.weights both say where the encoder starts: leave one out")
         return self
 
+    @model_validator(mode="after")
+    def _sources_are_alike(self) -> "MafsJointConfig":
+        if any(source.boxes or source.weight != 1 for source in self.data.train):
+            raise ValueError("boxes and weight of data.train are not used by mafs_joint: leave them out")
+        return self
+
 
 def fusion_terms(fused: Tensor, batch: Sample, config: FusionLossConfig) -> dict[str, Tensor]:
     """Terms of L_f, each with its weight: {"gradient": ..., "intensity": ...}."""

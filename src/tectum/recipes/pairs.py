@@ -16,14 +16,16 @@ from tectum.recipes.config import DataConfig, RunConfig, Source
 
 
 def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths], list[PairPaths]]:
-    """(training pairs with repeats, validation pairs), built without reading pixels."""
+    """(training pairs with repeats, validation pairs), built without reading pixels.
+
+    Of validation pairs whose label maps look for some classes only, the recipes score the pictures alone.
+    """
     training: list[PairPaths] = []
     validation = [_as_used(pair, source) for source in data.validation for pair in _source_table(source)]
     for source in data.train:
         for pair in _source_table(source):
             if pair.label is not None and hash_fraction(pair.name) < data.holdout:
-                complete = source.labels and source.looked_for is None
-                validation.append(pair if complete else replace(pair, label=None))
+                validation.append(_as_used(pair, source))
             else:
                 training += [_as_used(pair, source)] * source.repeat
     if len(training) < config.batch:
