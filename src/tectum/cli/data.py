@@ -83,6 +83,26 @@ def check(
 
 
 @app.command()
+def pack(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG... [KEY=VALUE]...", help="As for `tectum train`."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for pairs, weights and config; files of the same name go.")],
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 95,
+) -> None:
+    """Put a training into one folder, to be run elsewhere: cd OUT, then `tectum train train.yaml`."""
+    from tectum.recipes.catalogue import plan
+    from tectum.recipes.packing import CONFIG, pack
+
+    require_writable(out)
+    job = plan([text for text in what if "=" not in text], [text for text in what if "=" in text])
+    pairs = _with_progress("packing", pack, job.config, out, quality=quality)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    output().print(f"packed {len(pairs)} pairs, {size / 2**20:.1f} MiB: cd {escape(str(out))}; tectum train {CONFIG}")
+
+
+@app.command()
 def stats(
     root: Root,
     dataset: Dataset = "folder",

@@ -20,24 +20,24 @@ from tectum.predict import Predictor
 from tectum.predict.familiar import traits
 
 _THINNED = 4  # every so many rows and columns are enough to fit one number
-_PAIRS = 100
+_PAIRS = 60
 _OUTLIERS = 0.01  # share of the training pairs that lies beyond a range, before it is widened
 _MARGIN = 0.15  # of a range, by which it is widened on either side
 
 
 def calibrate(
-    network: FusionSegmenter, validation: Sequence[PairPaths], training: Sequence[PairPaths], weather: Weather
+    trained: FusionSegmenter, validation: Sequence[PairPaths], training: Sequence[PairPaths], weather: Weather
 ) -> dict[str, Any]:
     """Entries of the metadata's "calibration": `temperature`, the number of `pairs` behind it, and `ranges` of traits.
 
     Args:
-        network: trained.
+        trained: the network.
         validation: held-out pairs with label maps, whatever part of the truth they say.
-        training: pairs of training; some hundred of them, as they are and in weather, make the ranges.
+        training: pairs of training; some sixty of them, as they are and in weather, make the ranges.
         weather: of training.
     """
-    predictor = Predictor(network)
-    temperature = _temperature(predictor, validation)
+    network = trained.deploy()
+    temperature = _temperature(Predictor(network), validation)
     network.metadata["calibration"] = {"temperature": temperature}
     predictor = Predictor(network)
     chosen = training[:: max(1, len(training) // _PAIRS)]

@@ -21,9 +21,9 @@ def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths
     Of validation pairs whose label maps look for some classes only, the recipes score the pictures alone.
     """
     training: list[PairPaths] = []
-    validation = [_as_used(pair, source) for source in data.validation for pair in _source_table(source)]
+    validation = [_as_used(pair, source) for source in data.validation for pair in source_table(source)]
     for source in data.train:
-        for pair in _source_table(source):
+        for pair in source_table(source):
             if pair.label is not None and hash_fraction(pair.name) < data.holdout:
                 validation.append(_as_used(pair, source))
             else:
@@ -33,7 +33,8 @@ def training_tables(data: DataConfig, config: RunConfig) -> tuple[list[PairPaths
     return training, validation
 
 
-def _source_table(source: Source) -> list[PairPaths]:
+def source_table(source: Source) -> list[PairPaths]:
+    """The pairs of a source, once each, without reading pixels."""
     table = pair_table(source.root, source.dataset, source.split)
     if source.boxes and source.looked_for is None and any(pair.label is None and pair.boxes for pair in table):
         raise ConfigError(
