@@ -109,7 +109,7 @@ def test_a_bad_pair_is_named_and_the_good_one_is_fused(damage, tmp_path, weights
         (("--model", "virmfs_b9"), 2, "there are no weights 'virmfs_b9'"),
         (("--model", "virmfs_b0"), 2, "is an architecture without weights"),
         (("--model", "."), 1, "has no config.json"),
-        (("--save", "fused,colour"), 2, "--save cannot write 'colour'; choose from fused, labels, confidence, overlay, panel"),
+        (("--save", "fused,colour"), 2, "--save cannot write 'colour'; choose from fused, labels, confidence"),
         (("--save", ","), 2, "choose from fused, labels, confidence, overlay, panel"),
         (("--device", "abacus"), 2, "device 'abacus' is not usable"),
         (("--infrared-range", 5, 5), 2, "low < high"),
