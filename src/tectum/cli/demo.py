@@ -64,6 +64,7 @@ def demo(
         "inputs/vi, inputs/ir": "the rendered visible and infrared images",
         "fused": "one picture for people",
         "labels": "8-bit class ids",
+        "confidence": "how likely each of them is, 255 for certain",
         "overlay": "the labels in colour on the fused picture",
         "panel": "inputs and results side by side",
         "demo.png": "everything on one sheet",
