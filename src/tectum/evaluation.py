@@ -1,7 +1,7 @@
 """The one scoring loop: behind `tectum.evaluate`, `tectum eval`, validation in training, and what a precision costs."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -17,12 +17,12 @@ from tectum.metrics.calibration import CalibrationScores
 from tectum.metrics.conventions import score
 from tectum.metrics.objects import ContrastScores, ObjectContrast, object_contrasts, objects_in_boxes, objects_of_class
 from tectum.metrics.segmentation import BoxAgreement, SegmentationScores
-from tectum.predict import Prediction, Predictor
+from tectum.predict import Prediction, Predictor, blind
+from tectum.predict.blind import Source
 
 Metrics = Iterable[str] | Literal["all"] | None
-Camera = Literal["visible", "infrared"]
 
-LOST: dict[Camera, float] = {"visible": 0.0, "infrared": 0.5}
+LOST: dict[Source, float] = {"visible": 0.0, "infrared": 0.5}
 """What a lost camera shows everywhere: a visible one black, an infrared one grey."""
 
 
@@ -71,7 +71,7 @@ def evaluate(
     boxes: bool = False,
     objects: str = "person",
     looked_for: Collection[int] | None = None,
-    without: Camera | None = None,
+    without: Source | None = None,
     batch: int = 1,
     read: Callable[[PairPaths], Pair] | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -109,7 +109,7 @@ def evaluate(
     qualified = len({paths.split for paths in pairs}) > 1  # names may repeat between splits
     read = read or partial(read_pair, classes=predictor.classes)
     if without is not None:
-        read = _without(read, without)
+        read = _blinded(read, without)
     for item in scored(predictor, pairs, metrics=metrics, convention=convention, batch=batch, read=read):
         if isinstance(item, Problem):
             found.problems.append(item)
@@ -154,14 +154,8 @@ def _only(labels: torch.Tensor, looked_for: Collection[int]) -> torch.Tensor:
     return labels.where(torch.isin(labels, torch.tensor([*looked_for, IGNORE], dtype=labels.dtype)), 0)
 
 
-def _without(read: Callable[[PairPaths], Pair], camera: Camera) -> Callable[[PairPaths], Pair]:
-    def blinded(paths: PairPaths) -> Pair:
-        pair = read(paths)
-        if camera == "visible":
-            return replace(pair, visible=np.full_like(pair.visible, LOST[camera]), lost=camera)
-        return replace(pair, infrared=np.full_like(pair.infrared, LOST[camera]), lost=camera)
-
-    return blinded
+def _blinded(read: Callable[[PairPaths], Pair], lost: Source) -> Callable[[PairPaths], Pair]:
+    return lambda paths: blind.without(read(paths), lost, LOST[lost])
 
 
 def _contrasts(prediction: Prediction, boxes: Sequence[Box], label: int) -> list[ObjectContrast]:

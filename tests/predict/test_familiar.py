@@ -45,11 +45,11 @@ def test_the_sentence_names_what_is_beyond_the_range():
     ranges = {name: [value - 0.1, value + 0.1] for name, value in found.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        say_if_unlike(one, found, {"ranges": ranges}, "net")
+        say_if_unlike(one, found, ranges, "net")
         say_if_unlike(one, found, {}, "net")
     ranges["infrared_contrast"] = [0.9, 1.0]
     with pytest.warns(InputWarning, match=r"'street' is unlike .*'net'.* infrared image is flatter than theirs"):
-        say_if_unlike(one, found, {"ranges": ranges}, "net")
+        say_if_unlike(one, found, ranges, "net")
     ranges["confidence"] = [0.95, 1.0]
     with pytest.warns(InputWarning, match="and its labels are less certain"):
-        say_if_unlike(one, found, {"ranges": ranges}, "net")
+        say_if_unlike(one, found, ranges, "net")

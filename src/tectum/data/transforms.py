@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from tectum.data.boxes import read_boxes
 from tectum.data.cameras import Cameras
-from tectum.data.pair import IGNORE, PairPaths, read_pair
+from tectum.data.pair import IGNORE, Pair, PairPaths, read_pair
 from tectum.data.truth import partial_labels, unmasked_boxes
 from tectum.data.weather import Weather, integer, uniform
 from tectum.section import Section
@@ -115,8 +115,7 @@ class Augmentation(Section):
 
     def place(self, sample: Sample) -> Sample:
         """The first half: what the crop shows, and how it lies."""
-        parts: tuple[Tensor, ...] = (tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared))
-        parts += (tv_tensors.Mask(sample.labels), tv_tensors.Mask(sample.boxes))
+        parts = _parts(sample)
         if self.resize is not None:
             parts = _resize(parts, self.resize)
         if self.crop is not None:
@@ -126,8 +125,7 @@ class Augmentation(Section):
         if self.turn and uniform(0, 1) < self.turn:
             quarters = 1 + integer(3)
             parts = tuple(torch.rot90(x, quarters, dims=(-2, -1)) for x in parts)
-        visible, infrared, labels, boxes = (x.as_subclass(Tensor) for x in parts)
-        return Sample.of_clean(visible, infrared, labels)._replace(boxes=boxes, weight=sample.weight)
+        return _with_parts(sample, parts)
 
     def develop(self, sample: Sample, another: Callable[[], Sample] | None = None) -> Sample:
         """The second half: what camera and weather make of it."""
@@ -183,6 +181,24 @@ class Augmentation(Section):
         return image.clamp(0, 1)
 
 
+def _parts(sample: Sample) -> tuple[Tensor, ...]:
+    """Visible and infrared image, labels and boxes, as torchvision tells images from masks."""
+    images = (tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared))
+    return (*images, tv_tensors.Mask(sample.labels), tv_tensors.Mask(sample.boxes))
+
+
+def _with_parts(sample: Sample, parts: Sequence[Tensor]) -> Sample:
+    """The clean sample with what became of its `_parts`."""
+    visible, infrared, labels, boxes = (x.as_subclass(Tensor) for x in parts)
+    return Sample.of_clean(visible, infrared, labels)._replace(boxes=boxes, weight=sample.weight)
+
+
+def pair_tensors(pair: Pair) -> tuple[Tensor, Tensor]:
+    """The images of a pair, visible (3, H, W) and infrared (1, H, W) in [0, 1]."""
+    visible = torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1)))
+    return visible, torch.from_numpy(pair.infrared)[None]
+
+
 def _resize(pair: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
     """Bilinear for images, nearest for masks: torchvision chooses by the tensor's type."""
     if tuple(pair[0].shape[-2:]) == tuple(size):
@@ -228,20 +244,14 @@ def _read(paths: PairPaths, classes: int) -> Sample:
     if label is None:
         # With boxes alone there is nothing of their classes outside them.
         label = np.full(pair.infrared.shape, IGNORE if boxes is None else 0, np.uint8)
-    sample = Sample.of_clean(
-        torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1))),
-        torch.from_numpy(pair.infrared)[None],
-        torch.from_numpy(label.astype(np.int64)),
-    )._replace(weight=torch.tensor(use.weight))
+    sample = Sample.of_clean(*pair_tensors(pair), torch.from_numpy(label.astype(np.int64)))
+    sample = sample._replace(weight=torch.tensor(use.weight))
     if boxes is not None:
         sample = sample._replace(boxes=unmasked_boxes(boxes, label))
     if use.scale == 1:
         return sample
-    images = (tv_tensors.Image(sample.visible), tv_tensors.Image(sample.infrared))
-    masks = (tv_tensors.Mask(sample.labels), tv_tensors.Mask(sample.boxes))
     size = (round(use.scale * label.shape[0]), round(use.scale * label.shape[1]))
-    visible, infrared, labels, drawn = (x.as_subclass(Tensor) for x in _resize((*images, *masks), size))
-    return Sample.of_clean(visible, infrared, labels)._replace(boxes=drawn, weight=sample.weight)
+    return _with_parts(sample, _resize(_parts(sample), size))
 
 
 class StepSampler:

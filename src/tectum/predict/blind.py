@@ -43,7 +43,7 @@ def without_blind(pair: Pair) -> Pair:
     for name in blind:
         fate = "neither image shows anything" if len(blind) > 1 else "the other image alone makes the picture"
         _warn(f"the {name} image of pair '{pair.name}' is {found[name]}: {fate}; check that camera")
-    return _without(pair, blind[0]) if len(blind) == 1 else pair
+    return without(pair, blind[0]) if len(blind) == 1 else pair
 
 
 class FrozenCameras:
@@ -83,7 +83,7 @@ class FrozenCameras:
             f"the {frozen} image of pair '{pair.name}' has been frozen since '{since.name}': "
             "the other image alone makes the picture; check that camera"
         )
-        return _without(pair, frozen)
+        return without(pair, frozen)
 
 
 _SOURCES: tuple[Source, Source] = ("infrared", "visible")
@@ -113,10 +113,10 @@ def _likeness(first: Float, second: Float) -> float:
     return float((details[0] * details[1]).sum()) / max(squares**0.5, 1e-12)
 
 
-def _without(pair: Pair, lost: Source) -> Pair:
-    """The pair whose lost image is of one grey, its mean, so that the network sees no ghosts in it."""
+def without(pair: Pair, lost: Source, grey: float | None = None) -> Pair:
+    """The pair whose lost image is of one grey, by default its mean, so that the network sees no ghosts in it."""
     image = _image(pair, lost)
-    flat = np.full_like(image, image.mean())
+    flat = np.full_like(image, image.mean() if grey is None else grey)
     if lost == "infrared":
         return replace(pair, infrared=flat, lost=lost)
     return replace(pair, visible=flat, lost=lost)

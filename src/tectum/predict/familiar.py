@@ -6,8 +6,7 @@ beyond a range is fused and labelled all the same, and its labels may be wrong i
 
 import math
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,17 +59,17 @@ def traits(pair: Pair, labels: Bytes, confidence: Float) -> dict[str, float]:
     return found
 
 
-def say_if_unlike(pair: Pair, found: Mapping[str, float], calibration: Mapping[str, Any], model: str) -> None:
+def say_if_unlike(pair: Pair, found: Mapping[str, float], ranges: Mapping[str, Sequence[float]], model: str) -> None:
     """Warn with an `InputWarning` where a trait lies beyond the range of the training pairs."""
     beyond = []
-    for name, (low, high) in calibration.get("ranges", {}).items():
+    for name, (low, high) in ranges.items():
         value = found.get(name)
         if value is None or low <= value <= high or name not in TRAITS:
             continue
         of, less, more = TRAITS[name]
-        beyond.append(
-            (max(low - value, value - high) / max(high - low, 1e-6), f"{of} {_are(of)} {_side(value, low, less, more)}")
-        )
+        verb = "are" if of.endswith("s") else "is"
+        distance = max(low - value, value - high) / max(high - low, 1e-6)
+        beyond.append((distance, f"{of} {verb} {less if value < low else more}"))
     if beyond:
         clauses = [clause for _, clause in sorted(beyond, reverse=True)]
         warnings.warn(
@@ -79,11 +78,3 @@ def say_if_unlike(pair: Pair, found: Mapping[str, float], calibration: Mapping[s
             InputWarning,
             stacklevel=3,
         )
-
-
-def _are(of: str) -> str:
-    return "are" if of.endswith("s") else "is"
-
-
-def _side(value: float, low: float, less: str, more: str) -> str:
-    return less if value < low else more

@@ -188,9 +188,13 @@ class Predictor:
         return np.array(palette, np.uint8) if palette else default_palette(self.classes)
 
     @property
+    def _calibration(self) -> dict[str, Any]:
+        return self.engine.metadata.get("calibration") or {}
+
+    @property
     def temperature(self) -> float:
         """What the logits are divided by before they become probabilities; 1 where the weights do not say."""
-        value = (self.engine.metadata.get("calibration") or {}).get("temperature", 1.0)
+        value = self._calibration.get("temperature", 1.0)
         if not isinstance(value, int | float) or not value > 0:
             raise WeightsError(
                 f"model '{self.name}' has the temperature {value!r} in its metadata; correct its config.json"
@@ -253,11 +257,10 @@ class Predictor:
             for start in range(0, len(indices), together):
                 chosen = indices[start : start + together]
                 results.update(zip(chosen, self._run([pairs[index] for index in chosen], size, plan), strict=True))
-        calibration = self.engine.metadata.get("calibration") or {}
-        for index, pair in enumerate(pairs):
-            if calibration.get("ranges"):
+        if ranges := self._calibration.get("ranges"):
+            for index, pair in enumerate(pairs):
                 found = traits(pair, results[index].labels, results[index].confidence)
-                say_if_unlike(pair, found, calibration, self.name)
+                say_if_unlike(pair, found, ranges, self.name)
         return [results[index] for index in range(len(pairs))]
 
     def logits(self, pair: Pair) -> Float:

@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from tectum.data.pair import Pair, PairPaths, read_pair
+from tectum.data.transforms import pair_tensors
 from tectum.data.truth import partial_labels
 from tectum.data.weather import Weather
 from tectum.losses.segmentation import cross_entropy
@@ -76,10 +77,7 @@ def _temperature(predictor: Predictor, pairs: Sequence[PairPaths]) -> float:
 def _in_weather(pair: Pair, weather: Weather, seed: int) -> Pair:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        visible, infrared = weather(
-            torch.from_numpy(np.ascontiguousarray(pair.visible.transpose(2, 0, 1))),
-            torch.from_numpy(pair.infrared)[None],
-        )
+        visible, infrared = weather(*pair_tensors(pair))
     return Pair(pair.name, np.ascontiguousarray(visible.numpy().transpose(1, 2, 0)), infrared[0].numpy())
 
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from PIL import Image
 
-from tectum.arrays import Float
 from tectum.data.datasets import dataset_info
 from tectum.data.pair import PairPaths, read_pair
 from tectum.files import atomic_path, write_text
+from tectum.predict.colour import to_bytes
 from tectum.recipes.loop import Settings
 from tectum.recipes.pairs import source_table
 
@@ -70,16 +69,12 @@ def _write(paths: PairPaths, folder: Path, classes: int, quality: int) -> None:
     pair = read_pair(paths, classes=classes)
     for kind, image in (("vi", pair.visible), ("ir", pair.infrared)):
         with atomic_path(folder / kind / f"{paths.name}.jpg") as temporary:
-            Image.fromarray(_bytes(image)).save(temporary, format="JPEG", quality=quality, subsampling=0)
+            Image.fromarray(to_bytes(image)).save(temporary, format="JPEG", quality=quality, subsampling=0)
     if pair.label is not None:
         with atomic_path(folder / "label" / f"{paths.name}.png") as temporary:
             Image.fromarray(pair.label).save(temporary, format="PNG")
     if paths.boxes is not None:
         write_text(folder / "boxes" / f"{paths.name}.txt", paths.boxes.read_text(encoding="utf-8"))
-
-
-def _bytes(image: Float) -> Any:
-    return np.rint(image * 255).astype(np.uint8)
 
 
 def _take_along(content: dict[str, Any], folder: Path) -> None:
